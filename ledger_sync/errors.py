@@ -1,0 +1,143 @@
+"""Every error of the library: one base class, and each says what to do next.
+
+An error carries its data as attributes, so that a host can answer with its own words. No message
+ever tells one tenant whether something exists in another's books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LedgerSyncError(Exception):
+    """Base class of all errors that the library raises on purpose."""
+
+
+class ConfigurationError(LedgerSyncError, ValueError):
+    """Settings, models or attachment that make no sense. Raised when they are made, not when used."""
+
+
+class AmountError(LedgerSyncError, ValueError):
+    """An amount that cannot be stored exactly: NaN, infinite, a float, too many decimals, or too large.
+
+    ``name`` is the field, ``value`` what was given.
+    """
+
+    def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
+        self.name = name
+        self.value = value
+        shown = repr(value)
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        super().__init__(f"{name} = {shown} {problem}. {remedy}")
+
+
+class TextError(LedgerSyncError, ValueError):
+    """A text that a database would cut, refuse or garble: too long, with NUL or half a surrogate pair."""
+
+    def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
+        self.name = name
+        self.value = value
+        shown = ascii(value)
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        super().__init__(f"{name} = {shown} {problem}. {remedy}")
+
+
+class TimestampError(LedgerSyncError, ValueError):
+    """A naive datetime where a moment in time is asked for."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        super().__init__(
+            f"{value!r} has no time zone, so it names no moment. "
+            "Give an aware datetime, datetime.now(timezone.utc) say."
+        )
+
+
+class EntryError(LedgerSyncError):
+    """A journal entry that cannot be posted, changed or reversed as asked. ``voucher`` names it."""
+
+    def __init__(self, voucher: str, problem: str, remedy: str) -> None:
+        self.voucher = voucher
+        super().__init__(f"Voucher {voucher} {problem}. {remedy}")
+
+
+class UnbalancedEntryError(EntryError):
+    """A journal entry whose lines are missing or do not add up to zero."""
+
+
+class PostedEntryError(EntryError):
+    """A change to a posted journal entry, or to its lines."""
+
+
+class ReversalError(EntryError):
+    """A reversal that bookkeeping does not know: of a draft, of a reversal, or a second one."""
+
+
+class ManualPostingError(EntryError):
+    """A line without a source on a control account, where the settings say ``manual="block"``."""
+
+
+class DocumentInUseError(LedgerSyncError):
+    """A document behind a posted control line was to be deleted or moved to another tenant."""
+
+    def __init__(self, document: str, document_id: object, problem: str) -> None:
+        self.document = document
+        self.document_id = document_id
+        super().__init__(
+            f"{document} {document_id} {problem}, but a posted journal line names it. "
+            "Reverse the entry and post a credit note; the document stays."
+        )
+
+
+class BulkWriteError(LedgerSyncError):
+    """A bulk statement through an attached session on a table that the hook watches."""
+
+    def __init__(self, table: str, operation: str) -> None:
+        self.table = table
+        self.operation = operation
+        super().__init__(
+            f"A bulk {operation} on {table} would bypass the subledger. Use ORM objects, or pause the sync "
+            "with sync.paused(session) and run a backfill afterwards, or give the statement "
+            'execution_options(ledger_sync_bulk="ignore") if it cannot matter.'
+        )
+
+
+class SettlementError(LedgerSyncError):
+    """Two open items that cannot be settled, or taken apart, as asked. ``items`` names both, by table and id."""
+
+    def __init__(self, items: tuple[str, str], problem: str, remedy: str) -> None:
+        self.items = items
+        super().__init__(f"{items[0]} and {items[1]} {problem}. {remedy}")
+
+
+class CutOverError(LedgerSyncError, ValueError):
+    """A backfill that was asked to go before the cut-over."""
+
+
+class ImportRefusedError(LedgerSyncError):
+    """A file that cannot be imported. ``line`` is the line in the file, where one is to blame.
+
+    Nothing of the file has been imported.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(f"line {line}: {message}" if line is not None else message)
+
+
+class UnknownTenantError(LedgerSyncError, ValueError):
+    """No tenant was named where the books hold none or several."""
+
+    def __init__(self, tenants: Sequence[str]) -> None:
+        self.tenants = tuple(tenants)
+        if tenants:
+            message = (
+                f"The database holds the books of {len(tenants)} tenants "
+                f"({', '.join(tenants[:10])}{', …' if len(tenants) > 10 else ''}). Say which: "
+                "--tenant ID, or --all-tenants."
+            )
+        else:
+            message = "The database holds no journal entries yet. Import or post some first."
+        super().__init__(message)

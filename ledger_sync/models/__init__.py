@@ -1,0 +1,80 @@
+"""Ready-made models (their own ``Base``), and the mixins that they are built from.
+
+``Base.metadata.create_all(engine)`` makes all tables. An ERP that has tables of its own puts the mixins on
+its classes, or binds the classes that it has.
+"""
+
+from ledger_sync.models import guards as _guards  # noqa: F401 - installs what keeps posted entries as they are
+from ledger_sync.models.mixins import (
+    ApplicationMixin,
+    DocumentMixin,
+    InvoiceMixin,
+    JournalEntryMixin,
+    JournalLineMixin,
+    LockMixin,
+    OpenItemMixin,
+    PartyMixin,
+    PaymentMixin,
+    SourceLinkMixin,
+    SyncErrorMixin,
+)
+from ledger_sync.models.ready import (
+    Base,
+    Customer,
+    CustomerApplication,
+    CustomerInvoice,
+    CustomerLedger,
+    CustomerPayment,
+    Employee,
+    EmployeeApplication,
+    EmployeeLedger,
+    ExpenseClaim,
+    JournalEntry,
+    JournalLine,
+    SourceLink,
+    SupplierApplication,
+    SupplierLedger,
+    SyncError,
+    SyncLock,
+    Vendor,
+    VendorInvoice,
+    VendorPayment,
+)
+from ledger_sync.models.types import Moment, Money, Words
+
+__all__ = [
+    "ApplicationMixin",
+    "Base",
+    "Customer",
+    "CustomerApplication",
+    "CustomerInvoice",
+    "CustomerLedger",
+    "CustomerPayment",
+    "DocumentMixin",
+    "Employee",
+    "EmployeeApplication",
+    "EmployeeLedger",
+    "ExpenseClaim",
+    "InvoiceMixin",
+    "JournalEntry",
+    "JournalEntryMixin",
+    "JournalLine",
+    "JournalLineMixin",
+    "LockMixin",
+    "Moment",
+    "Money",
+    "OpenItemMixin",
+    "PartyMixin",
+    "PaymentMixin",
+    "SourceLink",
+    "SourceLinkMixin",
+    "SupplierApplication",
+    "SupplierLedger",
+    "SyncError",
+    "SyncErrorMixin",
+    "SyncLock",
+    "Vendor",
+    "VendorInvoice",
+    "VendorPayment",
+    "Words",
+]

@@ -1,0 +1,136 @@
+"""What is posted stays: the ready-made entries and lines refuse changes once they are committed.
+
+Until the transaction that posted an entry has committed, lines and the source may still arrive, as ERP code
+posts in several flushes. Afterwards a correction is a reversing entry. The guards are mapper events on the
+ready-made classes, so they hold with or without an attached sync; a bulk statement through an attached
+session is refused there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import Connection, event, inspect, select
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, object_session
+
+from ledger_sync.errors import PostedEntryError, ReversalError
+from ledger_sync.models.ready import JournalEntry, JournalLine
+
+_KEY = "ledger_sync.posted_here"
+_ENTRY = JournalEntry.__table__
+_REMEDY = "Reverse it with entry.reverse(date) and post the right one anew."
+
+
+def _root(session: Session) -> SessionTransaction | None:
+    transaction = session.get_transaction()
+    while transaction is not None and transaction.parent is not None:
+        transaction = transaction.parent
+    return transaction
+
+
+def _posted_here(target: object) -> set[int]:
+    """The ids of the entries that the current transaction of the target's session wrote or posted."""
+    session = object_session(target)
+    if session is None:
+        return set()
+    root = _root(session)
+    known = session.info.get(_KEY)
+    if known is None or known[0]() is not root:
+        known = (ref(root) if root is not None else (lambda: None), set())
+        session.info[_KEY] = known
+    ids: set[int] = known[1]
+    return ids
+
+
+def _changes(target: object) -> dict[str, Any]:
+    """Column attributes with a net change, and the value that the database holds."""
+    state: InstanceState[Any] = inspect(target)
+    changed = {}
+    for attribute in state.mapper.column_attrs:
+        history = state.attrs[attribute.key].history
+        if history.has_changes():
+            changed[attribute.key] = history.deleted[0] if history.deleted else None
+    return changed
+
+
+@event.listens_for(JournalEntry, "before_insert", propagate=True)
+def _check_reversal(mapper: Mapper[Any], connection: Connection, entry: JournalEntry) -> None:
+    if entry.reverses_id is None:
+        return
+    query = select(_ENTRY.c.status, _ENTRY.c.reverses_id).where(
+        _ENTRY.c.id == entry.reverses_id, _ENTRY.c.tenant_id == entry.tenant_id
+    )
+    original = connection.execute(query).first()
+    if original is None:
+        raise ReversalError(
+            entry.voucher,
+            f"reverses entry {entry.reverses_id}, which is not there",
+            "Name an entry of this tenant.",
+        )
+    if original.status != "posted":
+        raise ReversalError(entry.voucher, "reverses a draft", "Change or delete the draft instead.")
+    if original.reverses_id is not None:
+        raise ReversalError(entry.voucher, "reverses a reversal", "Post what that took away anew.")
+    again = select(_ENTRY.c.id).where(_ENTRY.c.reverses_id == entry.reverses_id)
+    if connection.execute(again).first() is not None:
+        raise ReversalError(
+            entry.voucher, "reverses an entry that is reversed already", "Post what that took away anew."
+        )
+
+
+@event.listens_for(JournalEntry, "after_insert", propagate=True)
+def _remember_insert(mapper: Mapper[Any], connection: Connection, entry: JournalEntry) -> None:
+    _posted_here(entry).add(entry.id)
+
+
+@event.listens_for(JournalEntry, "before_update", propagate=True)
+def _guard_entry(mapper: Mapper[Any], connection: Connection, entry: JournalEntry) -> None:
+    changed = _changes(entry)
+    if not changed:
+        return
+    here = _posted_here(entry)
+    before = changed.get("status", entry.status) or entry.status
+    if before == "posted" and entry.id not in here:
+        raise PostedEntryError(entry.voucher, f"is posted, so its {', '.join(sorted(changed))} cannot change", _REMEDY)
+    if "reverses_id" in changed and entry.reverses_id is not None:
+        _check_reversal(mapper, connection, entry)
+    if entry.status == "posted":
+        here.add(entry.id)
+
+
+@event.listens_for(JournalEntry, "before_delete", propagate=True)
+def _guard_entry_delete(mapper: Mapper[Any], connection: Connection, entry: JournalEntry) -> None:
+    status = connection.execute(select(_ENTRY.c.status).where(_ENTRY.c.id == entry.id)).scalar()
+    if status == "posted" and entry.id not in _posted_here(entry):
+        raise PostedEntryError(entry.voucher, "is posted and cannot be deleted", _REMEDY)
+
+
+def _guard_line(connection: Connection, line: JournalLine, entry_id: int | None, doing: str) -> None:
+    if entry_id is None or entry_id in _posted_here(line):
+        return
+    query = select(_ENTRY.c.status, _ENTRY.c.voucher_number, _ENTRY.c.fiscal_year).where(_ENTRY.c.id == entry_id)
+    entry = connection.execute(query).first()
+    if entry is not None and entry.status == "posted":
+        raise PostedEntryError(f"{entry.voucher_number}/{entry.fiscal_year}", f"is posted, so {doing}", _REMEDY)
+
+
+@event.listens_for(JournalLine, "before_insert", propagate=True)
+def _guard_line_insert(mapper: Mapper[Any], connection: Connection, line: JournalLine) -> None:
+    _guard_line(connection, line, line.general_ledger_id, "no line can be added to it")
+
+
+@event.listens_for(JournalLine, "before_update", propagate=True)
+def _guard_line_update(mapper: Mapper[Any], connection: Connection, line: JournalLine) -> None:
+    changed = _changes(line)
+    if not changed:
+        return
+    what = f"the {', '.join(sorted(changed))} of its line {line.line_number} cannot change"
+    _guard_line(connection, line, line.general_ledger_id, what)
+    if "general_ledger_id" in changed:
+        _guard_line(connection, line, changed["general_ledger_id"], what)
+
+
+@event.listens_for(JournalLine, "before_delete", propagate=True)
+def _guard_line_delete(mapper: Mapper[Any], connection: Connection, line: JournalLine) -> None:
+    _guard_line(connection, line, line.general_ledger_id, f"its line {line.line_number} cannot be deleted")

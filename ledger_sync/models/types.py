@@ -1,0 +1,141 @@
+"""Column types that refuse what a database would round, cut or garble.
+
+``Money`` holds exact decimals on every database, ``Words`` holds text of a bounded length,
+``Moment`` holds a point in time with its zone. Each refuses bad values in Python with an error that names the
+value; checks in the tables refuse them from everybody else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Numeric, String
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from ledger_sync.dialects import AMOUNT_BOUND
+from ledger_sync.errors import AmountError, TextError, TimestampError
+
+MONEY_DECIMALS: Final = 2
+"""Decimals of amounts in the books' currency: øre."""
+CURRENCY_DECIMALS: Final = 3
+"""Decimals of amounts in a foreign currency; ISO 4217 knows none with more than three in common use."""
+
+
+def exact(name: str, value: object, decimals: int = MONEY_DECIMALS) -> Decimal:
+    """A value as an exact amount, or an ``AmountError`` that says what is wrong with it.
+
+    Takes ``Decimal``, ``int`` and decimal strings. Floats are refused: 0.1 is not a tenth.
+    """
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
+        raise AmountError(
+            name,
+            value,
+            f"is a {type(value).__name__}, not an exact amount",
+            "Give a Decimal, an int or a string.",
+        )
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        raise AmountError(name, value, "is not a number", "Give a Decimal, an int or a string of digits.") from None
+    if not amount.is_finite():
+        raise AmountError(name, value, "is not finite", "Find out where it was computed; no ledger can hold it.")
+    if abs(amount) >= AMOUNT_BOUND:
+        raise AmountError(name, value, f"is beyond the bound of {AMOUNT_BOUND:,}", "Check the unit of the amount.")
+    if amount != amount.quantize(Decimal(1).scaleb(-decimals)):
+        raise AmountError(
+            name,
+            value,
+            f"has more than {decimals} decimals",
+            "Round it where the rounding is decided, and post what that leaves.",
+        )
+    return amount.quantize(Decimal(1).scaleb(-decimals))
+
+
+class Money(TypeDecorator[Decimal]):
+    """Exact decimals: NUMERIC where the database has it, scaled 64-bit integers on SQLite.
+
+    On PostgreSQL the column is unconstrained NUMERIC, since NUMERIC(p, s) would round excess decimals
+    without a word; the table's CHECK refuses them instead.
+    """
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, decimals: int = MONEY_DECIMALS) -> None:
+        self.decimals = decimals
+        super().__init__(asdecimal=True)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(Numeric(asdecimal=True))
+        return dialect.type_descriptor(Numeric(30, self.decimals + 8, asdecimal=True))
+
+    def process_bind_param(self, value: object, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        amount = exact("amount", value, self.decimals)
+        return int(amount.scaleb(self.decimals)) if dialect.name == "sqlite" else amount
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return Decimal(value).scaleb(-self.decimals)
+        return Decimal(value).quantize(Decimal(1).scaleb(-self.decimals))
+
+
+class Words(TypeDecorator[str]):
+    """Text of at most ``length`` characters, without NUL and without half a surrogate pair."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        super().__init__(length)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else checked_text("text", value, self.length)
+
+
+def checked_text(name: str, value: object, length: int) -> str:
+    """The text itself, or a ``TextError`` that says what is wrong with it."""
+    if not isinstance(value, str):
+        raise TextError(name, value, f"is a {type(value).__name__}", "Give a string.")
+    if len(value) > length:
+        raise TextError(name, value, f"has {len(value)} characters, more than {length}", "Shorten it.")
+    if "\x00" in value:
+        raise TextError(name, value, "contains a NUL character", "Remove it.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise TextError(name, value, "contains half a surrogate pair", "Decode its source properly.") from None
+    return value
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, always aware, kept and returned in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise TimestampError(value)
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,289 @@
+"""The proof: every øre between a control account and its subledger is assigned to one named cause.
+
+One statement per ledger reads both sides in one snapshot. Each posted control line falls under exactly one
+cause: the projection's reason, ``missing`` (it should have an open item and has none), ``amount_differs``,
+``wrong_party``, or nothing when line and item agree. Each open item that no eligible line accounts for is an
+``orphan``. So the causes add up to the difference by construction. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    Subquery,
+    and_,
+    bindparam,
+    case,
+    func,
+    inspect,
+    literal,
+    null,
+    select,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.orm import Session, aliased
+
+from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.models.types import Money
+from ledger_sync.projection import Lines, project
+from ledger_sync.settings import Settings
+
+FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
+"""Causes that should not be there: something bypassed the hook or changed a row behind its back."""
+
+EXPLAINED: Final = ("manual", "before_cutover", "unsupported_source", "source_not_found", "zero_amount")
+"""Causes that the books themselves explain: lines that have no open item, by rule."""
+
+ZERO: Final = Decimal("0.00")
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Example(_Result):
+    """One line or row behind a cause. ``amount`` is its share of the difference; ``voucher`` is null for an orphan."""
+
+    general_ledger_id: Any
+    general_ledger_line_id: Any
+    voucher: str | None
+    entry_date: date | None
+    amount: Decimal
+
+
+class Cause(_Result):
+    """A share of the difference: how many lines or rows, and what they add up to."""
+
+    name: str
+    count: int
+    amount: Decimal
+    examples: tuple[Example, ...] = ()
+
+
+class AccountProof(_Result):
+    """One control account. Amounts are in the normal direction of the account's ledger.
+
+    ``difference`` is the GL balance less the subledger balance, and the sum of the causes' amounts.
+    """
+
+    tenant_id: str
+    ledger: str
+    account_number: str
+    gl_balance: Decimal
+    subledger_balance: Decimal
+    difference: Decimal
+    causes: tuple[Cause, ...]
+
+    @property
+    def faults(self) -> tuple[Cause, ...]:
+        """The causes that should not be there."""
+        return tuple(cause for cause in self.causes if cause.name in FAULTS)
+
+
+class Proof(_Result):
+    """The reconciliation of one tenant's control accounts with their subledgers.
+
+    ``as_of``: entries dated later are left out on both sides; null means all of them.
+    """
+
+    tenant_id: str
+    as_of: date | None
+    accounts: tuple[AccountProof, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is missing, differing or orphaned."""
+        return not any(account.faults for account in self.accounts)
+
+    def account(self, account_number: str) -> AccountProof:
+        """The proof of one control account.
+
+        :raises KeyError: it is not a control account in these books.
+        """
+        for account in self.accounts:
+            if account.account_number == account_number:
+                return account
+        raise KeyError(account_number)
+
+
+def verify(session: Session, binding: Binding, settings: Settings, tenant_id: str, as_of: date | None = None) -> Proof:
+    """Prove one tenant's subledgers against the general ledger."""
+    accounts: list[AccountProof] = []
+    for name in settings.ledgers():
+        accounts += _accounts(session, binding, settings, binding.ledger(name), tenant_id, as_of)
+    return Proof(tenant_id=tenant_id, as_of=as_of, accounts=tuple(accounts))
+
+
+def _accounts(
+    session: Session, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: str, as_of: date | None
+) -> Iterable[AccountProof]:
+    connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+    compared = _compared(binding, settings, ledger, as_of is not None).subquery("compared")
+    c = compared.c
+    totals = (
+        select(
+            c.account_number,
+            c.cause,
+            func.count().label("count"),
+            type_coerce(func.sum(c.gl_amount), Money()).label("gl_amount"),
+            type_coerce(func.sum(c.item_amount), Money()).label("item_amount"),
+        )
+        .group_by(c.account_number, c.cause)
+        .order_by(c.account_number)
+    )
+    parameters = {"tenant": tenant_id, **({} if as_of is None else {"as_of": as_of})}
+    found: dict[str, list[Any]] = {
+        account: [] for control in settings.of_ledger(ledger.name) for account in control.singles()
+    }
+    for row in connection.execute(totals, parameters):
+        found.setdefault(row.account_number, []).append(row)
+    examples: dict[tuple[str, str], list[Example]] = {}
+    if settings.examples_max and any(row.cause is not None for rows in found.values() for row in rows):
+        for row in connection.execute(_examples(compared, settings.examples_max), parameters):
+            examples.setdefault((row.account_number, row.cause), []).append(_example(row))
+    return [
+        _account(tenant_id, ledger, account_number, rows, examples) for account_number, rows in sorted(found.items())
+    ]
+
+
+def _account(
+    tenant_id: str,
+    ledger: Ledger,
+    account_number: str,
+    rows: list[Any],
+    examples: dict[tuple[str, str], list[Example]],
+) -> AccountProof:
+    by_cause = {row.cause: row for row in rows}
+    causes = tuple(
+        Cause(
+            name=name,
+            count=by_cause[name].count,
+            amount=by_cause[name].gl_amount - by_cause[name].item_amount,
+            examples=tuple(examples.get((account_number, name), ())),
+        )
+        for name in (*EXPLAINED, *FAULTS)
+        if name in by_cause
+    )
+    gl_balance = sum((row.gl_amount for row in rows), ZERO)
+    subledger_balance = sum((row.item_amount for row in rows), ZERO)
+    difference = gl_balance - subledger_balance
+    assert difference == sum((cause.amount for cause in causes), ZERO), "a line or row fell out of the causes"
+    return AccountProof(
+        tenant_id=tenant_id,
+        ledger=ledger.name,
+        account_number=account_number,
+        gl_balance=gl_balance,
+        subledger_balance=subledger_balance,
+        difference=difference,
+        causes=causes,
+    )
+
+
+def _example(row: Any) -> Example:
+    voucher = None
+    if row.voucher_number is not None:
+        voucher = f"{row.voucher_series}{'-' if row.voucher_series else ''}{row.voucher_number}/{row.fiscal_year}"
+    return Example(
+        general_ledger_id=row.general_ledger_id,
+        general_ledger_line_id=row.general_ledger_line_id,
+        voucher=voucher,
+        entry_date=row.entry_date,
+        amount=row.gl_amount - row.item_amount,
+    )
+
+
+def _examples(compared: Subquery, count: int) -> Select[Any]:
+    c = compared.c
+    rank = func.row_number().over(
+        partition_by=(c.account_number, c.cause), order_by=(c.entry_date, c.general_ledger_line_id)
+    )
+    ranked = select(*c, rank.label("rank")).where(c.cause.is_not(None)).subquery("ranked")
+    return select(ranked).where(ranked.c.rank <= count).order_by(ranked.c.account_number, ranked.c.rank)
+
+
+def _compared(binding: Binding, settings: Settings, ledger: Ledger, dated: bool) -> Select[Any]:
+    """One row per posted control line with its item, and one per item that no eligible line accounts for."""
+
+    def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
+        entry_date, tenant_id = attribute(lines.entry, "entry_date"), attribute(lines.entry, "tenant_id")
+        conditions = [
+            tenant_id == bindparam("tenant", type_=tenant_id.type),
+            attribute(lines.entry, "status") == "posted",
+        ]
+        if dated:
+            conditions.append(entry_date <= bindparam("as_of", type_=entry_date.type))
+        return conditions
+
+    lines = project(binding, settings, ledger, of_tenant).subquery("lines")
+    item = aliased(ledger.item)
+    p, zero = lines.c, literal(ZERO, Money())
+    has_item = attribute(item, "id").is_not(None)
+    item_amount = func.coalesce(attribute(item, "amount"), zero)
+    cause = case(
+        (p.reason.is_not(None), p.reason),
+        (~has_item, "missing"),
+        (attribute(item, "amount") != p.amount, "amount_differs"),
+        (attribute(item, ledger.party) != p.party_id, "wrong_party"),
+        else_=null(),
+    )
+    matching = and_(
+        p.reason.is_(None),
+        attribute(item, "general_ledger_line_id") == p.general_ledger_line_id,
+        attribute(item, "tenant_id") == p.tenant_id,
+        attribute(item, "account_number") == p.account_number,
+    )
+    of_lines = (
+        select(
+            p.account_number,
+            type_coerce(cause, String()).label("cause"),
+            p.general_ledger_id,
+            p.general_ledger_line_id,
+            p.fiscal_year,
+            p.voucher_series,
+            p.voucher_number,
+            p.entry_date,
+            type_coerce(p.amount, Money()).label("gl_amount"),
+            type_coerce(item_amount, Money()).label("item_amount"),
+        )
+        .select_from(lines)
+        .outerjoin(item, matching)
+    )
+    # an item whose line is dated later than as_of belongs to that later day, whatever the item's own copy says
+    every = project(binding, settings, ledger, lambda a: [attribute(a.entry, "status") == "posted"]).subquery("every")
+    row = aliased(ledger.item)
+    accounted = (
+        select(every.c.general_ledger_line_id)
+        .where(
+            every.c.general_ledger_line_id == attribute(row, "general_ledger_line_id"),
+            every.c.tenant_id == attribute(row, "tenant_id"),
+            every.c.account_number == attribute(row, "account_number"),
+            every.c.reason.is_(None),
+        )
+        .exists()
+    )
+    tenant_id, entry_date = attribute(row, "tenant_id"), attribute(row, "entry_date")
+    orphans = select(
+        attribute(row, "account_number"),
+        literal("orphan", String()).label("cause"),
+        attribute(row, "general_ledger_id"),
+        attribute(row, "general_ledger_line_id"),
+        null().label("fiscal_year"),
+        null().label("voucher_series"),
+        null().label("voucher_number"),
+        entry_date,
+        zero.label("gl_amount"),
+        attribute(row, "amount").label("item_amount"),
+    ).where(tenant_id == bindparam("tenant", type_=tenant_id.type), ~accounted)
+    if dated:
+        orphans = orphans.where(entry_date <= bindparam("as_of", type_=entry_date.type))
+    both = union_all(of_lines, orphans).subquery("both_sides")
+    return select(*both.c)

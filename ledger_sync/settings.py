@@ -1,0 +1,202 @@
+"""What a company's books look like to the library: control accounts, sources, cut-over, limits.
+
+A settings object is frozen and is checked when it is made: one that makes no sense is refused and says
+why. Account 1500 to customers, 2400 to suppliers and 2910 to employees are the Norwegian defaults
+(NS 4102); any other chart is a matter of ``control_accounts``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ledger_sync.errors import ConfigurationError
+
+LedgerName = Literal["supplier", "customer", "employee"]
+Side = Literal["debit", "credit"]
+
+# source_type as it stands in the books -> the document that it means
+DEFAULT_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "supplier": {
+        "vendor_invoice": "vendor_invoice",
+        "ehf_invoice": "vendor_invoice",
+        "vendor_payment": "vendor_payment",
+    },
+    "customer": {"customer_invoice": "customer_invoice", "customer_payment": "customer_payment"},
+    "employee": {"expense_claim": "expense_claim"},
+}
+DEFAULT_SIDES: Final[Mapping[str, Side]] = {"supplier": "credit", "customer": "debit", "employee": "credit"}
+
+_RANGE = re.compile(r"(\d+)\s*[-–]\s*(\d+)", re.ASCII)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ControlAccount(_Frozen):
+    """GL accounts whose detail lives in one subledger.
+
+    ``accounts``: account numbers (``"2400"``) and ranges of digits of one length (``"2400-2409"``; 24001
+    is not within it). ``side``: where the ledger's normal balance stands. ``sources``: which
+    ``source_type`` in the books means which document.
+    """
+
+    accounts: tuple[str, ...]
+    ledger: LedgerName
+    side: Side = Field(default_factory=lambda data: DEFAULT_SIDES.get(data.get("ledger", ""), "debit"))
+    sources: Mapping[str, str] = Field(
+        default_factory=lambda data: dict(DEFAULT_SOURCES.get(data.get("ledger", ""), {}))
+    )
+
+    @field_validator("accounts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("accounts")
+    @classmethod
+    def _accounts_make_sense(cls, accounts: tuple[str, ...]) -> tuple[str, ...]:
+        if not accounts:
+            raise ValueError("a control account needs at least one account number")
+        for account in accounts:
+            if not account or account != account.strip():
+                raise ValueError(f"account number {account!r} is empty or has blanks around it")
+            if match := _RANGE.fullmatch(account):
+                low, high = match.groups()
+                if len(low) != len(high) or low > high:
+                    raise ValueError(
+                        f"account range {account!r} must go upwards between numbers of one length, as 2400-2409"
+                    )
+        return accounts
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_make_sense(cls, sources: Mapping[str, str]) -> Mapping[str, str]:
+        if not sources:
+            raise ValueError("a control account without sources would never have an open item; name some")
+        return sources
+
+    def singles(self) -> tuple[str, ...]:
+        """The account numbers that are named one by one."""
+        return tuple(account for account in self.accounts if not _RANGE.fullmatch(account))
+
+    def ranges(self) -> tuple[tuple[str, str], ...]:
+        """The ranges, each as its first and last number, of one length."""
+        matches = (_RANGE.fullmatch(account) for account in self.accounts)
+        return tuple((match[1], match[2]) for match in matches if match)
+
+    def covers(self, account_number: str) -> bool:
+        """Whether an account number is one of these."""
+        if account_number in self.singles():
+            return True
+        return (
+            account_number.isascii()
+            and account_number.isdigit()
+            and any(len(low) == len(account_number) and low <= account_number <= high for low, high in self.ranges())
+        )
+
+
+DEFAULT_CONTROL_ACCOUNTS: Final = (
+    ControlAccount(accounts=("2400",), ledger="supplier"),
+    ControlAccount(accounts=("1500",), ledger="customer"),
+    ControlAccount(accounts=("2910",), ledger="employee"),
+)
+
+
+class Settings(_Frozen):
+    """All that the library must be told of the books.
+
+    ``effective_from``: the cut-over, for every tenant or per tenant (``{"acme": date(2026, 1, 1)}``; a
+    tenant that is not named has none). Entries dated before it are left alone, by hook and backfill alike.
+    ``effective_by``: which date of the entry counts. ``manual``: what to do with a line without a source on
+    a control account: ``skip`` it, with the reason, or ``block`` the flush. ``on_error``: ``raise`` fails
+    the flush; ``record`` keeps the posting and records the failure where a later backfill finds it.
+    ``bulk``: what to do with bulk statements on watched tables. ``settlement``: how open items are settled
+    automatically: by ``reference``; or what that leaves, ``oldest_first``; or not at all (``off``).
+    ``closed_through``: the last day of the closed periods, for every tenant, per tenant, or as a function of
+    the tenant; nothing is settled by hand with a date until then.
+    """
+
+    control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS
+    effective_from: date | Mapping[str, date] | None = None
+    effective_by: Literal["entry_date", "posted_at"] = "entry_date"
+    manual: Literal["skip", "block"] = "skip"
+    on_error: Literal["raise", "record"] = "raise"
+    bulk: Literal["refuse", "warn"] = "refuse"
+    settlement: Literal["reference", "oldest_first", "off"] = "reference"
+    closed_through: date | Mapping[str, date] | Callable[[str], date | None] | None = None
+    batch_lines_max: int = Field(default=20_000, ge=1, le=1_000_000)
+    examples_max: int = Field(default=5, ge=0, le=1_000)
+
+    def __init__(self, **data: object) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+                for problem in error.errors()
+            )
+            raise ConfigurationError(f"These settings make no sense: {problems}") from error
+
+    @model_validator(mode="after")
+    def _accounts_belong_to_one_ledger(self) -> Settings:
+        if not self.control_accounts:
+            raise ValueError("control_accounts is empty: the library would have nothing to do")
+        pieces = list(self._pieces())
+        for index, (low, high, control) in enumerate(pieces):
+            for other_low, other_high, other in pieces[index + 1 :]:
+                if len(low) == len(other_low) and low <= other_high and other_low <= high:
+                    shared = max(low, other_low)
+                    where = (
+                        f"the {control.ledger} ledger twice"
+                        if control.ledger == other.ledger
+                        else f"both the {control.ledger} and the {other.ledger} ledger"
+                    )
+                    raise ValueError(f"account {shared} belongs to {where}; give it to one")
+        meanings: dict[tuple[str, str], str] = {}
+        for control in self.control_accounts:
+            for source_type, document in control.sources.items():
+                if meanings.setdefault((control.ledger, source_type), document) != document:
+                    raise ValueError(
+                        f"source {source_type!r} means both {meanings[control.ledger, source_type]!r} and "
+                        f"{document!r} in the {control.ledger} ledger; give it one meaning"
+                    )
+        return self
+
+    def _pieces(self) -> Iterator[tuple[str, str, ControlAccount]]:
+        for control in self.control_accounts:
+            for account in control.singles():
+                yield account, account, control
+            for low, high in control.ranges():
+                yield low, high, control
+
+    def ledgers(self) -> tuple[LedgerName, ...]:
+        """The ledgers in use, in the order in which they are first named."""
+        return tuple(dict.fromkeys(control.ledger for control in self.control_accounts))
+
+    def of_ledger(self, ledger: str) -> tuple[ControlAccount, ...]:
+        """The control accounts of one ledger."""
+        return tuple(control for control in self.control_accounts if control.ledger == ledger)
+
+    def control_account(self, account_number: str) -> ControlAccount | None:
+        """The control account that an account number belongs to, or None."""
+        return next((c for c in self.control_accounts if c.covers(account_number)), None)
+
+    def cut_over(self, tenant_id: str) -> date | None:
+        """The first day that counts for a tenant, or None."""
+        if isinstance(self.effective_from, Mapping):
+            return self.effective_from.get(tenant_id)
+        return self.effective_from
+
+    def closed_until(self, tenant_id: str) -> date | None:
+        """The last closed day of a tenant, or None."""
+        if isinstance(self.closed_through, Mapping):
+            return self.closed_through.get(tenant_id)
+        if callable(self.closed_through):
+            return self.closed_through(tenant_id)
+        return self.closed_through

@@ -1,0 +1,441 @@
+"""Who has paid what, as one SELECT; pure.
+
+``wanted`` says which applications there must be, as a function of the open items and of what people settled
+by hand, whatever arrived first: reversals cancel what they reverse, whole; hand-made settlements take what
+reversals leave; the rest settles automatically. Oldest positive items meet oldest negative ones of the same
+group: both are laid on a number line by running total, and each overlap is one application. ``difference``
+compares that with the applications that are stored, which are a cache of it, kept by appending.
+
+What was open on day D is the same function over what is dated until D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Date,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+    union,
+    union_all,
+)
+from sqlalchemy.orm import aliased
+
+from ledger_sync.binding import Binding, Entity, Ledger, attribute
+from ledger_sync.dialects import binary_order
+from ledger_sync.models.types import Money
+from ledger_sync.settings import Settings
+
+BY_HAND = ("manual", "pin", "release")
+"""The methods that people decide; all others follow from the items and from these."""
+
+ItemRestriction = Callable[[Entity], Iterable[ColumnElement[bool]]]
+
+
+def money(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An expression that is an amount."""
+    return type_coerce(expression, Money())
+
+
+def wanted(
+    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, *, dated: bool = False
+) -> Select[Any]:
+    """The applications that there must be among the items that ``where`` admits.
+
+    ``where`` admits whole settlement groups, and with an item all those that it was settled with by hand.
+    ``dated``: only what is dated until the bound value ``as_of``. Columns: tenant_id, from_line_id,
+    to_line_id, method, amount (positive), applied_on; hand-made rows themselves are not among them, but a
+    hand-made settlement that a reversal overrides appears as ``undone`` with a negative amount.
+    """
+    return select(*_wanted(binding, settings, ledger, where, dated)[-1].c)
+
+
+def remaining(
+    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, *, dated: bool
+) -> Select[Any]:
+    """What is open of each admitted item by the same function. Columns: line_id, remaining_amount.
+
+    With ``dated``, on the day of the bound value ``as_of``; otherwise now.
+    """
+    items, by_hand, applications = _wanted(binding, settings, ledger, where, dated)
+    parts = []
+    for source in (applications, by_hand):
+        parts.append(select(source.c.to_line_id.label("line_id"), (-source.c.amount).label("part")))
+        parts.append(select(source.c.from_line_id.label("line_id"), source.c.amount.label("part")))
+    settled = union_all(*parts).subquery("settled")
+    sums = (
+        select(settled.c.line_id, func.sum(settled.c.part).label("part")).group_by(settled.c.line_id).subquery("sums")
+    )
+    zero = literal(0, Money())
+    return select(
+        items.c.line_id, money(items.c.amount + func.coalesce(sums.c.part, zero)).label("remaining_amount")
+    ).outerjoin(sums, sums.c.line_id == items.c.line_id)
+
+
+def difference(
+    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, stored: Sequence[Select[Any]]
+) -> Select[Any]:
+    """What to append to the stored applications, so that they are what ``wanted`` says.
+
+    ``stored`` are SELECTs of the ids of the stored applications that concern the same items. The bound value
+    ``caused_on`` dates an undoing (null: the day of what is undone).
+    """
+    target = _wanted(binding, settings, ledger, where, dated=False)[-1]
+    application = aliased(ledger.application)
+    ids = union(*stored).subquery("stored_ids")
+    have = (
+        select(
+            application.tenant_id,
+            application.from_line_id,
+            application.to_line_id,
+            application.method,
+            (-application.amount).label("amount"),
+            application.applied_on,
+        )
+        .where(application.id.in_(select(next(iter(ids.c)))))
+        .where(application.method.not_in(BY_HAND))
+    )
+    both = union_all(select(*target.c), have).subquery("both")
+    c = both.c
+    amount = func.sum(c.amount)
+    caused_on = bindparam("caused_on", type_=Date())
+    last = func.max(c.applied_on)
+    applied_on = case((and_(amount < 0, caused_on > last), caused_on), else_=last)
+    return (
+        select(
+            c.tenant_id,
+            c.from_line_id,
+            c.to_line_id,
+            c.method,
+            money(amount).label("amount"),
+            type_coerce(applied_on, Date()).label("applied_on"),
+        )
+        .group_by(c.tenant_id, c.from_line_id, c.to_line_id, c.method)
+        .having(amount != 0)
+    )
+
+
+def _wanted(
+    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, dated: bool
+) -> tuple[CTE, CTE, CTE]:
+    """The items, what people settled, and the applications that follow from both."""
+    items = _items(binding, ledger, where, dated)
+    reversals = _reversals(items)
+    by_hand = _by_hand(ledger, items, dated)
+    holding, undone = _held(ledger, reversals, by_hand)
+    parts: list[Select[Any]] = [select(*reversals.c), undone]
+    free = _free(ledger, items, reversals, holding, dated)
+    if settings.settlement != "off":
+        by_key = _overlaps(free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
+        parts.append(select(*by_key.c))
+        if settings.settlement == "oldest_first":
+            rest = _rest(free, by_key)
+            parts.append(select(*_overlaps(rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c))
+    return items, by_hand, union_all(*parts).cte("applications")
+
+
+def _items(binding: Binding, ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
+    """The admitted items, with the order in which they settle and, for a reversal, the reversed line."""
+    item, line, entry, old = (aliased(model) for model in (ledger.item, binding.line, binding.entry, binding.line))
+    query = (
+        select(
+            attribute(item, "general_ledger_line_id").label("line_id"),
+            attribute(item, "tenant_id").label("tenant_id"),
+            attribute(item, ledger.party).label("party_id"),
+            attribute(item, "account_number").label("account_number"),
+            attribute(item, "settlement_key").label("settlement_key"),
+            attribute(item, "amount").label("amount"),
+            attribute(item, "entry_date").label("entry_date"),
+            attribute(entry, "fiscal_year").label("fiscal_year"),
+            attribute(entry, "voucher_series").label("voucher_series"),
+            attribute(entry, "voucher_number").label("voucher_number"),
+            attribute(line, "line_number").label("line_number"),
+            attribute(old, "id").label("reversed_line_id"),
+        )
+        .select_from(item)
+        .join(line, attribute(line, "id") == attribute(item, "general_ledger_line_id"))
+        .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .outerjoin(
+            old,
+            and_(
+                attribute(item, "kind") == "reversal",
+                attribute(old, "general_ledger_id") == attribute(entry, "reverses_id"),
+                attribute(old, "line_number") == attribute(line, "line_number"),
+            ),
+        )
+        .where(*where(item))
+    )
+    if dated:
+        day = attribute(item, "entry_date")
+        query = query.where(day <= bindparam("as_of", type_=day.type))
+    return query.cte("items")
+
+
+def _reversals(items: CTE) -> CTE:
+    """Each line of a reversing entry with the line that it reverses, whole."""
+    c = items.c
+    reversed_lines = select(c.reversed_line_id).where(c.reversed_line_id.is_not(None))
+    # the two share the reversed line's key; grouping finds pairs without comparing items with items
+    pair = func.coalesce(c.reversed_line_id, c.line_id)
+    of_sign = {sign: case((c.amount < 0 if sign < 0 else c.amount > 0, c.line_id)) for sign in (-1, 1)}
+    keys = (c.tenant_id, c.party_id, c.account_number, pair)
+    return (
+        select(
+            c.tenant_id,
+            func.min(of_sign[-1]).label("from_line_id"),
+            func.min(of_sign[1]).label("to_line_id"),
+            literal("reversal", String()).label("method"),
+            money(func.max(c.amount)).label("amount"),
+            func.max(c.entry_date).label("applied_on"),
+        )
+        .where(or_(c.reversed_line_id.is_not(None), c.line_id.in_(reversed_lines)))
+        .group_by(*keys)
+        .having(and_(func.count() == 2, func.sum(c.amount) == 0))
+        .cte("reversals")
+    )
+
+
+def _by_hand(ledger: Ledger, items: CTE, dated: bool) -> CTE:
+    """What people settled, net per pair."""
+    a = aliased(ledger.application)
+    here = select(items.c.line_id)
+    query = select(
+        a.tenant_id, a.from_line_id, a.to_line_id, func.sum(a.amount).label("amount"), func.max(a.id).label("newest")
+    ).where(a.method == "manual", or_(a.from_line_id.in_(here), a.to_line_id.in_(here)))
+    if dated:
+        query = query.where(a.applied_on <= bindparam("as_of", type_=Date()))
+    return query.group_by(a.tenant_id, a.from_line_id, a.to_line_id).having(func.sum(a.amount) != 0).cte("by_hand")
+
+
+def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any]]:
+    """The hand-made settlements that hold, and the undoing of those that do not.
+
+    One that a reversal overrides does not hold, nor one whose item is gone or is now on another party. Where that
+    leaves more settled than there is of an item (one that came back from another party, say), the newest give way.
+    """
+    negative, positive, h = aliased(ledger.item), aliased(ledger.item), by_hand.c
+    ends = union_all(
+        select(reversals.c.from_line_id.label("line_id"), reversals.c.applied_on),
+        select(reversals.c.to_line_id, reversals.c.applied_on),
+    ).subquery("reversed_ends")
+    days = select(ends.c.line_id, ends.c.applied_on).subquery("reversed_days")
+    reversed_on = (
+        select(func.max(days.c.applied_on))
+        .where(or_(days.c.line_id == h.from_line_id, days.c.line_id == h.to_line_id))
+        .correlate(by_hand)
+        .scalar_subquery()
+    )
+    alike = and_(
+        *(
+            attribute(negative, name) == attribute(positive, name)
+            for name in ("tenant_id", ledger.party, "account_number")
+        )
+    )
+    checked = (
+        select(
+            h.tenant_id,
+            h.from_line_id,
+            h.to_line_id,
+            h.amount,
+            h.newest,
+            case((alike, 1), else_=0).label("alike"),
+            type_coerce(reversed_on, Date()).label("reversed_on"),
+            func.abs(attribute(negative, "amount")).label("from_amount"),
+            attribute(positive, "amount").label("to_amount"),
+        )
+        .select_from(by_hand)
+        .outerjoin(negative, attribute(negative, "general_ledger_line_id") == h.from_line_id)
+        .outerjoin(positive, attribute(positive, "general_ledger_line_id") == h.to_line_id)
+        .cte("hand_checked")
+    )
+    c = checked.c
+
+    def room(end: str) -> ColumnElement[Any]:
+        """What the older ones leave of an item for this one."""
+        upto = func.sum(c.amount).over(partition_by=c[f"{end}_line_id"], order_by=c.newest, rows=(None, 0))
+        return (c[f"{end}_amount"] - upto + c.amount).label(f"{end}_room")
+
+    standing = (
+        select(c.tenant_id, c.from_line_id, c.to_line_id, c.amount, room("from"), room("to"))
+        .where(c.alike == 1, c.reversed_on.is_(None))
+        .subquery("hand_standing")
+    )
+    t = standing.c
+    least = case((t.from_room < t.to_room, t.from_room), else_=t.to_room)
+    holding = (
+        select(
+            t.tenant_id,
+            t.from_line_id,
+            t.to_line_id,
+            money(case((t.amount < least, t.amount), else_=least)).label("amount"),
+        )
+        .where(least > 0)
+        .cte("holding")
+    )
+    g = holding.c
+    excess = c.amount - func.coalesce(g.amount, literal(0, Money()))
+    undone = (
+        select(
+            c.tenant_id,
+            c.from_line_id,
+            c.to_line_id,
+            literal("undone", String()),
+            money(-excess),
+            func.coalesce(c.reversed_on, bindparam("caused_on", type_=Date()), func.current_date()),
+        )
+        .select_from(checked)
+        .outerjoin(holding, and_(g.from_line_id == c.from_line_id, g.to_line_id == c.to_line_id))
+        .where(excess != 0)
+    )
+    return holding, undone
+
+
+def _free(ledger: Ledger, items: CTE, reversals: CTE, holding: CTE, dated: bool) -> CTE:
+    """What reversals and hand-made settlements leave of each item, as a magnitude.
+
+    A payment that somebody took off an invoice (a pin) stays out until it is released.
+    """
+    taken = union_all(
+        select(reversals.c.from_line_id.label("line_id"), reversals.c.amount),
+        select(reversals.c.to_line_id, reversals.c.amount),
+        select(holding.c.from_line_id, holding.c.amount),
+        select(holding.c.to_line_id, holding.c.amount),
+    ).subquery("taken")
+    sums = select(taken.c.line_id, func.sum(taken.c.amount).label("amount")).group_by(taken.c.line_id).subquery("sums")
+    pin = aliased(ledger.application)
+    weight = case((pin.method == "pin", 1), else_=-1)
+    pins = select(pin.from_line_id, pin.to_line_id).where(pin.method.in_(("pin", "release")))
+    if dated:
+        pins = pins.where(pin.applied_on <= bindparam("as_of", type_=Date()))
+    pins = pins.group_by(pin.from_line_id, pin.to_line_id).having(func.sum(weight) > 0)
+    pinned = pins.subquery("pinned")
+    magnitude = func.abs(items.c.amount) - func.coalesce(sums.c.amount, literal(0, Money()))
+    return (
+        select(*items.c, money(magnitude).label("free"), case((items.c.amount > 0, 1), else_=-1).label("sign"))
+        .outerjoin(sums, sums.c.line_id == items.c.line_id)
+        .where(magnitude > 0, items.c.line_id.not_in(select(pinned.c.from_line_id)))
+        .cte("free")
+    )
+
+
+def _overlaps(free: CTE, method: str, group_by: Sequence[str]) -> CTE:
+    """Lay the positive and the negative items of each group on one number line; each overlap is a pair.
+
+    Both signs are added up in the order of settlement. Between two neighbouring ends of items lies a segment that
+    belongs to one positive and one negative item: the first of each that ends there or later. Those are found
+    with window functions alone, so the work grows with the number of items, not with its square.
+    """
+    c = free.c
+    # by code points, which is quicker to sort by than a language's order; from then on a group is a number
+    keys = [binary_order(c[name]) if isinstance(c[name].type, String) else c[name] for name in group_by]
+    signed = (
+        select(
+            *c,
+            func.dense_rank().over(order_by=keys).label("group_number"),
+            func.min(c.sign).over(partition_by=keys).label("least_sign"),
+            func.max(c.sign).over(partition_by=keys).label("most_sign"),
+        )
+        .where(*(c[name].is_not(None) for name in group_by))
+        .subquery(f"{method}_signed")
+    )
+    q = signed.c
+    running = (
+        select(
+            q.group_number,
+            q.tenant_id,
+            q.line_id,
+            q.entry_date,
+            q.sign,
+            func.sum(q.free)
+            .over(partition_by=[q.group_number, q.sign], order_by=_order(q), rows=(None, 0))
+            .label("upto"),
+        )
+        .where(q.least_sign < 0, q.most_sign > 0)
+        .subquery(f"{method}_running")
+    )
+    r = running.c
+    ends: list[ColumnElement[Any]] = []
+    for side, sign in (("from", -1), ("to", 1)):
+        ends.append(func.max(case((r.sign == sign, r.line_id))).label(f"{side}_line_id"))
+        ends.append(func.max(case((r.sign == sign, r.entry_date))).label(f"{side}_date"))
+    points = (
+        select(r.group_number, r.upto, func.min(r.tenant_id).label("tenant_id"), *ends)
+        .group_by(r.group_number, r.upto)
+        .subquery(f"{method}_points")
+    )
+    t = points.c
+    along: dict[str, Any] = {"partition_by": t.group_number, "order_by": t.upto}
+    before = func.coalesce(func.lag(t.upto).over(**along), literal(0, Money()))
+    # counted from the far end, all segments of one item have the same number
+    numbered = select(
+        *t,
+        (t.upto - before).label("amount"),
+        func.count(t.from_line_id).over(**along, rows=(0, None)).label("from_number"),
+        func.count(t.to_line_id).over(**along, rows=(0, None)).label("to_number"),
+    ).subquery(f"{method}_numbered")
+    n = numbered.c
+    filled: list[ColumnElement[Any]] = []
+    for side in ("from", "to"):
+        over = [n.group_number, n[f"{side}_number"]]
+        filled += [
+            func.max(n[f"{side}_{what}"]).over(partition_by=over).label(f"{side}_{what}")
+            for what in ("line_id", "date")
+        ]
+    # the point at which an item ends may lie beyond the last overlap, so the cut comes after the filling
+    segments = select(n.tenant_id, n.amount, n.from_number, n.to_number, *filled).subquery(f"{method}_segments")
+    g = segments.c
+    return (
+        select(
+            g.tenant_id,
+            g.from_line_id,
+            g.to_line_id,
+            literal(method, String()).label("method"),
+            money(g.amount).label("amount"),
+            case((g.from_date > g.to_date, g.from_date), else_=g.to_date).label("applied_on"),
+        )
+        .where(g.from_number > 0, g.to_number > 0)
+        .cte(f"{method}_pairs")
+    )
+
+
+def _order(c: Any) -> tuple[ColumnElement[Any], ...]:
+    """The order in which items settle: by entry date, voucher and line; numbers of one length by code points."""
+    return (
+        c.entry_date,
+        binary_order(c.voucher_series),
+        func.length(c.voucher_number),
+        binary_order(c.voucher_number),
+        c.fiscal_year,
+        c.line_number,
+        c.line_id,
+    )
+
+
+def _rest(free: CTE, pairs: CTE) -> CTE:
+    """What the pairs leave of the free items."""
+    used = union_all(
+        select(pairs.c.from_line_id.label("line_id"), pairs.c.amount), select(pairs.c.to_line_id, pairs.c.amount)
+    ).subquery("used")
+    sums = (
+        select(used.c.line_id, func.sum(used.c.amount).label("amount")).group_by(used.c.line_id).subquery("used_sums")
+    )
+    left = free.c.free - func.coalesce(sums.c.amount, literal(0, Money()))
+    others = [column for column in free.c if column.name != "free"]
+    return (
+        select(*others, money(left).label("free"))
+        .outerjoin(sums, sums.c.line_id == free.c.line_id)
+        .where(left > 0)
+        .cte("rest")
+    )

@@ -1,0 +1,238 @@
+"""``LedgerSync``: the face that holds the library together.
+
+One instance knows one set of models and one set of settings. It is made once, attached to the session
+factory of an application, and asked for proofs and backfills. It keeps no state about any session or
+tenant beyond the sessions themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from ledger_sync import proof, reports
+from ledger_sync.backfill import Backfill, Scope, SessionFactory
+from ledger_sync.binding import Binding, ready_made
+from ledger_sync.by_hand import Application, ByHand, Decision
+from ledger_sync.errors import ConfigurationError
+from ledger_sync.hook import Hook, settlement_signals
+from ledger_sync.progress import AllTenants, OnProgress, RunReport
+from ledger_sync.proof import Proof
+from ledger_sync.reports import OpenItem
+from ledger_sync.settings import Settings
+from ledger_sync.writer import Writer
+
+
+class LedgerSync:
+    """Keeps the subledgers of one set of models true to their general ledger.
+
+    :param settings: control accounts, cut-over and the rest; Norwegian defaults (1500, 2400, 2910).
+    :param binding: the classes to work on; the ready-made models unless given.
+    :raises ConfigurationError: settings and models do not fit together.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, binding: Binding | None = None) -> None:
+        self.settings = settings if settings is not None else Settings()
+        self.binding = binding if binding is not None else ready_made()
+        self.binding.check(self.settings)
+        self._writer = Writer(self.binding, self.settings)
+        self._hook = Hook(self, self.binding, self.settings, self._writer)
+        self._by_hand = ByHand(self.binding, self._writer)
+
+    def attach(self, target: Any) -> None:
+        """Sync every flush of the target's sessions from now on. Attaching twice is harmless.
+
+        :param target: a ``sessionmaker``, ``async_sessionmaker``, ``scoped_session``, a subclass of ``Session``,
+            or one ``Session`` or ``AsyncSession``.
+        :raises ConfigurationError: the target is SQLAlchemy's own ``Session`` class, which every other part of
+            the process uses too, or nothing that has sessions.
+        """
+        self._hook.attach(_listenable(target))
+
+    def detach(self, target: Any) -> None:
+        """Stop syncing the target's sessions. Harmless when it is not attached."""
+        self._hook.detach(_listenable(target))
+
+    @contextmanager
+    def paused(self, session: Session) -> Iterator[None]:
+        """Leave what is flushed inside the block out of the subledger; the proof will call it ``missing``.
+
+        What was pending before the block is flushed and synced first, and what the block left pending is
+        flushed, unsynced, at its end. Other sessions are not affected.
+        """
+        if not isinstance(session, Session | scoped_session):
+            raise ConfigurationError(
+                f"paused() takes a Session, not {type(session).__name__}. In async code call it inside "
+                "`await session.run_sync(...)`."
+            )
+        inner = session() if isinstance(session, scoped_session) else session
+        inner.flush()
+        state = self._hook.state(inner)
+        state.paused += 1
+        try:
+            yield
+            inner.flush()
+        finally:
+            state.paused -= 1
+
+    def backfill(
+        self,
+        factory: SessionFactory,
+        *,
+        tenant_id: str | AllTenants,
+        since: date | None = None,
+        until: date | None = None,
+        ledgers: Iterable[str] | None = None,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> RunReport:
+        """Write the open items that history lacks, in batches that each commit.
+
+        :param factory: makes sessions; each batch has one, and a transaction of its own.
+        :param tenant_id: whose history; ``ALL_TENANTS`` for everybody's.
+        :param since: first entry date; not before the cut-over.
+        :param until: last entry date.
+        :param ledgers: ``"supplier"``, ``"customer"``, ``"employee"``; all unless given.
+        :param dry_run: count what would be written, and write nothing.
+        :param on_progress: called with a ``Progress`` after every commit. If it raises, the run ends.
+        :raises CutOverError: ``since`` lies before the cut-over.
+        """
+        scope = Scope(tenant_id, since, until)
+        run = Backfill(self.binding, self.settings, self._writer, factory, scope)
+        return run.run(ledgers, dry_run, on_progress)
+
+    def verify(self, session: Session, tenant_id: str, as_of: date | None = None) -> Proof:
+        """Prove one tenant's subledgers against the general ledger, to the last øre. Reads only.
+
+        :param as_of: leave out entries dated later, on both sides.
+        """
+        return proof.verify(session, self.binding, self.settings, tenant_id, as_of)
+
+    def open_items(
+        self,
+        session: Session,
+        tenant_id: str,
+        *,
+        ledgers: Sequence[str] | None = None,
+        party_id: Any = None,
+        as_of: date | None = None,
+        include_settled: bool = False,
+    ) -> tuple[OpenItem, ...]:
+        """The open items of one tenant, by ledger, party and date. Reads only.
+
+        :param as_of: what was open at the end of that day, by what is dated until then; now unless given.
+        :param include_settled: list paid items as well.
+        """
+        return reports.open_items(
+            session,
+            self.binding,
+            self.settings,
+            tenant_id,
+            ledgers=ledgers,
+            party_id=party_id,
+            as_of=as_of,
+            include_settled=include_settled,
+        )
+
+    def settle(
+        self,
+        session: Session,
+        from_item: object,
+        to_item: object,
+        amount: Decimal | int | str | None = None,
+        on: date | None = None,
+        *,
+        actor: str,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> Application:
+        """Settle one open item against another by hand, in the caller's transaction.
+
+        :param from_item: the payment or credit; the two may also be given the other way round.
+        :param to_item: the invoice.
+        :param amount: how much, in the books' currency; all that is left of both unless given.
+        :param on: the day it counts from; today, or the later entry date, unless given.
+        :param idempotency_key: the same call with the same key again returns the first result.
+        :raises SettlementError: it cannot be done; both items are named.
+        """
+        decision = Decision(actor, reason, on, idempotency_key)
+        return self._told(session, self._by_hand.settle(session, from_item, to_item, amount, decision))
+
+    def unsettle(
+        self,
+        session: Session,
+        from_item: object,
+        to_item: object,
+        on: date | None = None,
+        *,
+        actor: str,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> Application:
+        """Undo what was settled by hand between two items; or pin them apart, if it was settled automatically.
+
+        A pinned payment takes no part in automatic settlement until ``release``, or until it is settled by hand.
+
+        :raises SettlementError: the two are not settled with one another, or by a reversal.
+        """
+        decision = Decision(actor, reason, on, idempotency_key)
+        return self._told(session, self._by_hand.unsettle(session, from_item, to_item, decision))
+
+    def release(
+        self,
+        session: Session,
+        from_item: object,
+        to_item: object,
+        on: date | None = None,
+        *,
+        actor: str,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> Application:
+        """Take back a pin, so that the payment settles automatically again.
+
+        :raises SettlementError: the two are not pinned apart.
+        """
+        decision = Decision(actor, reason, on, idempotency_key)
+        return self._told(session, self._by_hand.release(session, from_item, to_item, decision))
+
+    def _told(self, session: Session, outcome: tuple[Application, tuple[Any, ...]]) -> Application:
+        application, settled = outcome
+        self._hook.tell_after_commit(session, settlement_signals(settled))
+        return application
+
+
+def _listenable(target: Any) -> Any:
+    """What takes the event listeners of a target."""
+    if target is Session:
+        raise ConfigurationError(
+            "Session is every session of the process. Attach your sessionmaker, or a subclass of Session."
+        )
+    # asyncio support needs an extra of SQLAlchemy's; whoever has an asynchronous target has imported it
+    asynchronous = sys.modules.get("sqlalchemy.ext.asyncio")
+    if asynchronous is not None:
+        if isinstance(target, asynchronous.AsyncSession):
+            return target.sync_session
+        if isinstance(target, asynchronous.async_scoped_session):
+            return _listenable(target.session_factory)
+        if isinstance(target, asynchronous.async_sessionmaker):
+            # listeners go on a synchronous class, and the default one is every session of the process
+            session_class = target.kw.get("sync_session_class", Session)
+            if session_class is Session:
+                session_class = type("LedgerSyncSession", (Session,), {})
+                target.configure(sync_session_class=session_class)
+            return session_class
+    if isinstance(target, scoped_session):
+        return _listenable(target.session_factory)
+    if isinstance(target, sessionmaker | Session) or (isinstance(target, type) and issubclass(target, Session)):
+        return target
+    raise ConfigurationError(
+        f"{target!r} has no sessions to listen to. Attach a sessionmaker, async_sessionmaker, scoped_session, "
+        "a subclass of Session, or one session."
+    )

@@ -1,0 +1,199 @@
+"""Which control lines a set of changes concerns; pure.
+
+The hook knows changed objects by their keys. Entries and lines restrict the projection directly (``lines_of``);
+for documents there is first a SELECT of the lines that name one, as their source or by its number or payment
+reference (``lines_naming``). Too many lines do no harm, since writing the same row twice changes nothing; a
+line too few would leave the subledger stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import CompoundSelect, Select, String, and_, case, or_, select, union
+from sqlalchemy.orm import aliased
+
+from ledger_sync.binding import Binding, Document, Ledger, attribute
+from ledger_sync.dialects import as_parameter, normalised, parameter_set
+from ledger_sync.projection import on_accounts, source_types
+from ledger_sync.settings import Settings
+
+_PARTS: Final = ("entries", "lines", "reversed")
+
+
+@dataclass
+class Touched:
+    """What one flush changed, by keys.
+
+    ``entries``: journal entries. ``lines``: single journal lines, deleted ones too. ``reversed``: entries whose
+    reversing entries are concerned, since their lines mirror what has changed. ``documents``: by the
+    name of their class. ``references`` and ``parties``: the old numbers and payment references of changed
+    documents, and whose they are or were, as pairs of tenant and party. ``rewrite``: rows that exist may have
+    to change; ``remove``: some may have to go.
+    """
+
+    entries: set[Any] = field(default_factory=set)
+    lines: set[Any] = field(default_factory=set)
+    reversed: set[Any] = field(default_factory=set)
+    documents: dict[str, set[Any]] = field(default_factory=dict)
+    references: set[str] = field(default_factory=set)
+    parties: set[tuple[Any, Any]] = field(default_factory=set)
+    rewrite: bool = False
+    remove: bool = False
+
+    def parts(self) -> tuple[str, ...]:
+        """Which keys restrict the projection; empty when nothing is concerned."""
+        return tuple(name for name in _PARTS if getattr(self, name))
+
+    def documented(self, ledger: Ledger) -> tuple[str, ...]:
+        """The names of the ledger's document classes of which some were touched."""
+        return tuple(document.name for document in ledger.documents if self.documents.get(document.name))
+
+    def parameters(self) -> dict[str, str]:
+        """The bound values for ``lines_of``."""
+        return {f"touched_{name}": as_parameter(getattr(self, name)) for name in _PARTS}
+
+    def document_parameters(self, ledger: Ledger) -> dict[str, str]:
+        """The bound values for ``lines_naming``."""
+        values = {
+            "touched_references": as_parameter(self.references),
+            "touched_parties": as_parameter(party for _, party in self.parties),
+            "touched_tenants": as_parameter({tenant for tenant, _ in self.parties}),
+        }
+        for document in ledger.documents:
+            values[f"touched_{document.name}"] = as_parameter(self.documents.get(document.name, ()))
+        return values
+
+
+def lines_of(binding: Binding, parts: tuple[str, ...]) -> Select[Any]:
+    """A SELECT of the ids of the touched lines, of the lines of touched entries, and of those that mirror
+    touched lines in a reversing entry."""
+    line = aliased(binding.line)
+    selects: list[Select[Any]] = []
+    if "entries" in parts:
+        keys = parameter_set("touched_entries", attribute(line, "general_ledger_id").type)
+        selects.append(select(line.id).where(line.general_ledger_id.in_(keys)))
+    if "lines" in parts:
+        keys = parameter_set("touched_lines", attribute(line, "id").type)
+        old, mirror, reversal = aliased(binding.line), aliased(binding.line), aliased(binding.entry)
+        mirrors = (
+            select(mirror.id)
+            .join(reversal, reversal.id == mirror.general_ledger_id)
+            .join(old, old.general_ledger_id == reversal.reverses_id)
+            .where(old.line_number == mirror.line_number, old.id.in_(keys))
+        )
+        selects += [keys, mirrors]
+    if "reversed" in parts:
+        reversing = aliased(binding.entry)
+        keys = parameter_set("touched_reversed", attribute(reversing, "id").type)
+        entries = select(reversing.id).where(reversing.reverses_id.in_(keys))
+        selects.append(select(line.id).where(line.general_ledger_id.in_(entries)))
+    return _any_of(selects)
+
+
+def lines_naming(binding: Binding, settings: Settings, ledger: Ledger, documents: tuple[str, ...]) -> Select[Any]:
+    """A SELECT of the ids of the lines that name touched documents of these classes."""
+    selects: list[Select[Any]] = []
+    for document in ledger.documents:
+        if document.name in documents:
+            ids = _document_ids(settings, document)
+            selects += _naming(binding, settings, ledger, document, ids)
+            if document.role == "invoice":
+                selects += _referring(binding, settings, ledger, document, ids)
+    return _any_of(selects)
+
+
+def _any_of(selects: list[Select[Any]]) -> Select[Any]:
+    if len(selects) == 1:
+        return selects[0]
+    together: CompoundSelect[Any] = union(*selects)
+    subquery = together.subquery()
+    return select(next(iter(subquery.c)))
+
+
+def _document_ids(settings: Settings, document: Document) -> Select[Any]:
+    """The touched documents; with a cut-over also the credit notes of touched invoices, which follow them."""
+    id_type = attribute(document.model, "id").type
+    ids = parameter_set(f"touched_{document.name}", id_type)
+    if not settings.effective_from or document.credits is None:
+        return ids
+    note = aliased(document.model)
+    return _any_of([ids, select(note.id).where(attribute(note, document.credits).in_(ids))])
+
+
+def _naming(
+    binding: Binding, settings: Settings, ledger: Ledger, document: Document, ids: Select[Any]
+) -> list[Select[Any]]:
+    """Lines whose source, by entry or by link, is one of the documents."""
+    line, entry, link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
+    names = source_types(settings, ledger, document)
+    return [
+        select(line.id)
+        .join(entry, entry.id == line.general_ledger_id)
+        .where(entry.source_type.in_(names), entry.source_id.in_(ids)),
+        select(link.line_id).where(link.source_type.in_(names), link.source_id.in_(ids)),
+    ]
+
+
+def _referring(
+    binding: Binding, settings: Settings, ledger: Ledger, invoices: Document, ids: Select[Any]
+) -> list[Select[Any]]:
+    """Lines of payments that name one of the invoices, or did, by its payment reference or number."""
+    payments = next((document for document in ledger.documents if document.role == "payment"), None)
+    if payments is None:
+        return []
+    invoice, line, entry, payment = (
+        aliased(model) for model in (invoices.model, binding.line, binding.entry, payments.model)
+    )
+    is_touched = attribute(invoice, "id").in_(ids)
+    texts = [parameter_set("touched_references", String())]
+    texts += [
+        select(attribute(invoice, name)).where(is_touched)
+        for name in (invoices.reference, invoices.number)
+        if name is not None
+    ]
+    text = _any_of(texts).subquery()
+    references = select(normalised(next(iter(text.c))))
+    party = attribute(invoice, invoices.party)
+    parties = _any_of([parameter_set("touched_parties", party.type), select(party).where(is_touched)])
+    tenant = attribute(invoice, "tenant_id")
+    tenants = _any_of([parameter_set("touched_tenants", tenant.type), select(tenant).where(is_touched)])
+    by_line = (
+        select(line.id)
+        .join(entry, entry.id == line.general_ledger_id)
+        .where(line.reference.is_not(None), normalised(attribute(line, "reference")).in_(references))
+        .where(entry.tenant_id.in_(tenants))
+    )
+    if payments.reference is None:
+        return [by_line]
+    paying = select(attribute(payment, "id")).where(
+        attribute(payment, payments.party).in_(parties),
+        normalised(attribute(payment, payments.reference)).in_(references),
+    )
+    return [by_line, *_naming(binding, settings, ledger, payments, paying)]
+
+
+def naming_posted(
+    binding: Binding, settings: Settings, ledger: Ledger, document: Document, ids: Iterable[Any]
+) -> Select[Any]:
+    """A SELECT of those documents (by id) that a posted control line of their tenant names as its source."""
+    line, entry, link, named = (aliased(model) for model in (binding.line, binding.entry, binding.link, document.model))
+    controls = settings.of_ledger(ledger.name)
+    names = source_types(settings, ledger, document)
+    linked = link.line_id.is_not(None)
+    source_type = case((linked, link.source_type), else_=entry.source_type)
+    source_id = case((linked, link.source_id), else_=entry.source_id)
+    wanted = list(ids)
+    return (
+        select(source_id)
+        .select_from(line)
+        .join(entry, entry.id == line.general_ledger_id)
+        .outerjoin(link, link.line_id == line.id)
+        .join(named, and_(attribute(named, "id") == source_id, attribute(named, "tenant_id") == entry.tenant_id))
+        .where(or_(entry.source_id.in_(wanted), link.source_id.in_(wanted)))
+        .where(entry.status == "posted", source_type.in_(names), source_id.in_(wanted))
+        .where(on_accounts(attribute(line, "account_number"), controls))
+        .limit(1)
+    )
