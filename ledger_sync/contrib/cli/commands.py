@@ -1,0 +1,276 @@
+"""The commands: each opens the database, calls the public face, and prints the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger_sync import ALL_TENANTS, LedgerSync, LedgerSyncError, Settings
+from ledger_sync.contrib.cli import demo as demo_company
+from ledger_sync.contrib.cli import show
+from ledger_sync.dialects import masked, open_engine
+from ledger_sync.errors import ConfigurationError, UnknownTenantError
+from ledger_sync.models import Base, JournalEntry
+from ledger_sync.settings import ControlAccount
+
+DEFAULT_DB = "sqlite:///ledger_sync.db"
+DEMO_DB = "sqlite:///ledger_sync_demo.db"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keeps subledgers true to the general ledger, and proves it to the last øre.",
+)
+
+Db = Annotated[
+    str, typer.Option("--db", envvar="LEDGER_SYNC_DATABASE_URL", help="Database URL, as SQLAlchemy writes it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Whose books; needed where there are several.")]
+Everybody = Annotated[bool, typer.Option("--all-tenants", help="Everybody's books.")]
+Accounts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--account",
+        help="A control account as LEDGER=ACCOUNTS: supplier=2440, customer=1500-1509. "
+        "Once for each; instead of 2400, 1500 and 2910.",
+    ),
+]
+
+
+def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
+    """Run the command line and return its exit status."""
+    try:
+        result = app(standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except LedgerSyncError as error:
+        return _fail(str(error))
+    except (ArgumentError, NoSuchModuleError) as error:
+        return _fail(f"The database URL cannot be used: {error}")
+    except DBAPIError as error:
+        return _fail(f"The database refused: {error.orig}")
+    except SQLAlchemyError as error:
+        return _fail(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        return _fail("Stopped. What had been committed stays; run the same command again to go on.")
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own: wrong usage
+            error.show()
+            return 2
+        raise
+    return int(result or 0)
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"ledger-sync: {message}\n")
+    return 2
+
+
+@contextmanager
+def _books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionmaker[Session]]]:
+    """The database, with its tables made or found."""
+    engine = open_engine(db)
+    try:
+        if create:
+            Base.metadata.create_all(engine)
+        elif not inspect(engine).has_table(JournalEntry.__tablename__):
+            raise ConfigurationError(f"There are no books at {masked(db)}. Run `ledger-sync init --db …` first.")
+        yield engine, sessionmaker(engine)
+    finally:
+        engine.dispose()
+
+
+def _settings(accounts: list[str] | None, since: date | None = None) -> Settings:
+    if not accounts:
+        return Settings(effective_from=since)
+    controls: dict[str, list[str]] = {}
+    for account in accounts:
+        ledger, equals, numbers = account.partition("=")
+        if not equals or ledger not in {"supplier", "customer", "employee"}:
+            raise ConfigurationError(
+                f"--account {account} should read LEDGER=ACCOUNTS, with supplier, customer or employee before the ="
+            )
+        controls.setdefault(ledger, []).extend(number.strip() for number in numbers.split(","))
+    return Settings(
+        control_accounts=tuple(
+            ControlAccount.model_validate({"accounts": tuple(numbers), "ledger": ledger})
+            for ledger, numbers in controls.items()
+        ),
+        effective_from=since,
+    )
+
+
+def _tenants(session: Session, tenant: str | None, everybody: bool) -> list[str]:
+    """The one tenant of the books, the one that was named, or all of them."""
+    if tenant is not None:
+        return [tenant]
+    found = list(session.scalars(select(JournalEntry.tenant_id).distinct().order_by(JournalEntry.tenant_id)))
+    if everybody or len(found) == 1:
+        return found
+    raise UnknownTenantError(found)
+
+
+@app.command()
+def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
+    """Make the tables in a database. Harmless where they exist."""
+    with _books(db, create=True):
+        show.Output(as_json).say(f"The tables are in {masked(db)}.")
+    return 0
+
+
+@app.command()
+def demo(db: Annotated[str, typer.Option("--db", help="An empty database.")] = DEMO_DB, as_json: Json = False) -> int:
+    """Make a small fictional company, and show what is written, what is skipped, and the proof."""
+    output = show.Output(as_json)
+    with _books(db, create=True) as (engine, factory):
+        with factory() as session:
+            others = session.scalar(
+                select(func.count()).select_from(JournalEntry).where(JournalEntry.tenant_id != demo_company.TENANT)
+            )
+            if others:
+                raise ConfigurationError(f"{masked(db)} holds somebody's books. Give the demo an empty database.")
+        Base.metadata.drop_all(engine)
+        Base.metadata.create_all(engine)
+        demo_company.run(factory, LedgerSync(), output)
+        output.say(f"\nThe books are in {masked(db)}. Ask again: ledger-sync verify --db {masked(db)}")
+    return 0
+
+
+@app.command("import-saft")
+def import_saft(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A SAF-T Financial file, 1.10 to 1.30.")],
+    db: Db = DEFAULT_DB,
+    contra_account: Annotated[
+        str | None, typer.Option("--contra-account", help="Takes what the opening balances do not balance by.")
+    ] = None,
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """Read a Norwegian SAF-T Financial file into the books. All of it, or nothing."""
+    from ledger_sync.contrib.saft import SaftProgress
+    from ledger_sync.contrib.saft import import_saft as read
+
+    output = show.Output(as_json)
+    with _books(db, create=True) as (_, factory):
+        with Progress(
+            TextColumn("{task.description:<18}"), BarColumn(), DownloadColumn(), console=output.console, disable=as_json
+        ) as bar:
+            task = bar.add_task("reading")
+
+            def follow(progress: SaftProgress) -> None:
+                bar.update(task, completed=progress.bytes_read, total=progress.bytes_total)
+
+            report = read(factory, file, settings=_settings(account), contra_account=contra_account, on_progress=follow)
+        output.document([report])
+        for warning in report.warnings:
+            output.say(f"[yellow]Warning:[/yellow] {escape(warning)}")
+        output.say(
+            f"{escape(report.company_name)} ({report.tenant_id}), {report.period_start} to {report.period_end}: "
+            f"{report.entries:,} entries with {report.lines:,} lines, {report.documents:,} documents, "
+            f"{report.customers:,} customers and {report.suppliers:,} suppliers are new; "
+            f"{report.entries_existing:,} entries were there; openings {report.opening}."
+        )
+    return 0
+
+
+@app.command()
+def backfill(
+    db: Db = DEFAULT_DB,
+    tenant: Tenant = None,
+    all_tenants: Everybody = False,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First entry date.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last entry date.")] = None,
+    ledger: Annotated[list[str] | None, typer.Option(help="supplier, customer or employee; all unless given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be written, write nothing.")] = False,
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """Write the open items that history lacks."""
+    output = show.Output(as_json)
+    sync = LedgerSync(_settings(account))
+    with _books(db) as (_, factory):
+        if not all_tenants:
+            with factory() as session:
+                tenant = _tenants(session, tenant, all_tenants)[0]
+        with output.progress() as follow:
+            report = sync.backfill(
+                factory,
+                tenant_id=ALL_TENANTS if all_tenants or tenant is None else tenant,
+                since=since.date() if since else None,
+                until=until.date() if until else None,
+                ledgers=ledger or None,
+                dry_run=dry_run,
+                on_progress=follow,
+            )
+        output.document([report])
+        show.run_report(output, report)
+    return 0
+
+
+@app.command()
+def verify(
+    db: Db = DEFAULT_DB,
+    tenant: Tenant = None,
+    all_tenants: Everybody = False,
+    as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Last entry date.")] = None,
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """Compare the control accounts with their subledgers. Status 1 when an open item is missing or wrong."""
+    output = show.Output(as_json)
+    sync = LedgerSync(_settings(account))
+    with _books(db) as (_, factory), factory() as session:
+        proofs = [
+            sync.verify(session, name, as_of.date() if as_of else None)
+            for name in _tenants(session, tenant, all_tenants)
+        ]
+        output.document(proofs)
+        for result in proofs:
+            show.proof(output, result)
+    return 0 if all(result.clean for result in proofs) else 1
+
+
+@app.command("open-items")
+def open_items(
+    db: Db = DEFAULT_DB,
+    tenant: Tenant = None,
+    all_tenants: Everybody = False,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="What was open at the end of that day.")
+    ] = None,
+    ledger: Annotated[list[str] | None, typer.Option(help="supplier, customer or employee; all unless given.")] = None,
+    include_settled: Annotated[bool, typer.Option("--include-settled", help="Paid items as well.")] = False,
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """List what is open, to whom, since when."""
+    output = show.Output(as_json)
+    sync = LedgerSync(_settings(account))
+    with _books(db) as (_, factory), factory() as session:
+        found = [
+            item
+            for name in _tenants(session, tenant, all_tenants)
+            for item in sync.open_items(
+                session,
+                name,
+                ledgers=ledger or None,
+                as_of=as_of.date() if as_of else None,
+                include_settled=include_settled,
+            )
+        ]
+    output.items(found)
+    show.open_items(output, found)
+    return 0
