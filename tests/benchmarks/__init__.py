@@ -1,0 +1,1 @@
+"""Benchmarks: run by hand, each prints ratios of what was measured in one run. No test looks at a clock."""

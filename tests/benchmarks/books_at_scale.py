@@ -1,0 +1,74 @@
+"""Books of any size, made inside the database: one tenant, invoices, and payments that name them.
+
+Of every ten invoices seven are paid, some of them in part. Each entry has a control line and a contra line.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, text
+
+from ledger_sync.models import Base
+
+TENANT = "bench"
+PARTIES = 2_000
+
+
+def make(engine: Engine, invoices: int) -> int:
+    """Fill an emptied database with that many invoices and 0.7 as many payments; the number of control lines."""
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    payments = invoices * 7 // 10
+    with engine.begin() as connection:
+        _fill(connection, invoices, payments)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE")
+    return invoices + payments
+
+
+def _fill(connection: Connection, invoices: int, payments: int) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    unit = 100 if sqlite else 1  # SQLite holds scaled integers
+
+    def series(count: int) -> str:
+        if sqlite:
+            return (
+                f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) SELECT i FROM n) s"
+            )
+        return f"(SELECT i FROM generate_series(1, {count}) AS g(i)) s"
+
+    def day(offset: str) -> str:
+        if sqlite:
+            return f"date('2024-01-01', '+' || ({offset}) || ' days')"
+        return f"(DATE '2024-01-01' + CAST({offset} AS INTEGER))"
+
+    number = "CAST(i AS VARCHAR)"
+    posted = "'2024-01-01 00:00:00'" if sqlite else "TIMESTAMPTZ '2024-01-01 00:00:00+00'"
+    amount = f"(100 + i % 900) * {unit}"
+    paid = f"(100 + i % 900 - CASE WHEN i % 11 = 0 THEN 50 ELSE 0 END) * {unit}"
+    statements = [
+        f"INSERT INTO customers (id, tenant_id, number, name) SELECT i, '{TENANT}', {number}, 'Customer ' || i "
+        f"FROM {series(PARTIES)}",
+        "INSERT INTO customer_invoices (id, tenant_id, customer_id, kind, invoice_number, invoice_date, due_date, "
+        f"payment_reference, currency, amount) SELECT i, '{TENANT}', 1 + i % {PARTIES}, 'invoice', {number}, "
+        f"{day('i % 700')}, {day('30 + i % 700')}, 'K' || i, 'NOK', {amount} FROM {series(invoices)}",
+        "INSERT INTO customer_payments (id, tenant_id, customer_id, payment_date, payment_reference, currency, amount) "
+        f"SELECT i, '{TENANT}', 1 + i % {PARTIES}, {day('20 + i % 700')}, 'K' || i, 'NOK', {paid} "
+        f"FROM {series(payments)}",
+    ]
+    entry = (
+        "INSERT INTO general_ledger (id, tenant_id, fiscal_year, voucher_series, voucher_number, entry_date, status, "
+    )
+    entry += "posted_at, source_type, source_id) "
+    line = "INSERT INTO general_ledger_lines (id, general_ledger_id, line_number, account_number, debit, credit) "
+    statements += [
+        f"{entry} SELECT i, '{TENANT}', 2024, 'I', {number}, {day('i % 700')}, 'posted', {posted}, "
+        f"'customer_invoice', i FROM {series(invoices)}",
+        f"{entry} SELECT {invoices} + i, '{TENANT}', 2024, 'P', {number}, {day('20 + i % 700')}, 'posted', {posted}, "
+        f"'customer_payment', i FROM {series(payments)}",
+        f"{line} SELECT 2 * i - 1, i, 1, '1500', {amount}, 0 FROM {series(invoices)}",
+        f"{line} SELECT 2 * i, i, 2, '3000', 0, {amount} FROM {series(invoices)}",
+        f"{line} SELECT 2 * ({invoices} + i) - 1, {invoices} + i, 1, '1500', 0, {paid} FROM {series(payments)}",
+        f"{line} SELECT 2 * ({invoices} + i), {invoices} + i, 2, '1920', {paid}, 0 FROM {series(payments)}",
+    ]
+    for statement in statements:
+        connection.execute(text(statement))

@@ -1,0 +1,133 @@
+"""The command line: what a person types, what comes back, and with which status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, delete
+
+from ledger_sync.dialects import open_engine
+from ledger_sync.models import SupplierLedger
+from tests.conftest import shared_file
+
+COMMAND = [sys.executable, "-W", "error", "-c", "from ledger_sync.contrib.cli import main; main()"]
+
+
+def ledger_sync(*arguments: str, cwd: Path, columns: int = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    environment = {**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
+    environment.pop("LEDGER_SYNC_DATABASE_URL", None)
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def test_demo_shows_the_rows_the_skipped_entry_and_a_difference_with_its_cause(tmp_path: Path) -> None:
+    run = ledger_sync("demo", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "ehf_invoice" in run.stdout
+    assert "reason manual" in run.stdout
+    assert "30,900.00" in run.stdout
+    assert "31,250.00" in run.stdout
+    assert (tmp_path / "ledger_sync_demo.db").exists()
+
+
+def test_demo_runs_again_on_its_own_file_but_never_on_somebodys_books(tmp_path: Path) -> None:
+    assert ledger_sync("demo", cwd=tmp_path).returncode == 0
+    assert ledger_sync("demo", cwd=tmp_path).returncode == 0
+    shared = shared_file("saft/toyen_lekefabrikk_2017.xml")
+    books = "sqlite:///books.db"
+    ledger_sync("import-saft", str(shared), "--db", books, "--contra-account", "2050", cwd=tmp_path)
+    refused = ledger_sync("demo", "--db", books, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "somebody's books" in refused.stderr
+
+
+def test_demo_as_json_is_one_proof(tmp_path: Path) -> None:
+    proof = json.loads(ledger_sync("demo", "--json", cwd=tmp_path).stdout)
+    supplier = next(account for account in proof["accounts"] if account["account_number"] == "2400")
+    assert supplier["difference"] == "-350.00"
+    assert [cause["name"] for cause in supplier["causes"]] == ["manual"]
+
+
+def test_verify_ends_with_one_when_a_row_is_missing_and_backfill_mends_it(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    db = "sqlite:///ledger_sync_demo.db"
+    engine: Engine = open_engine(f"sqlite:///{tmp_path / 'ledger_sync_demo.db'}")
+    with engine.begin() as connection:
+        connection.execute(delete(SupplierLedger.__table__))
+    engine.dispose()
+    found = ledger_sync("verify", "--db", db, cwd=tmp_path)
+    assert found.returncode == 1
+    assert "missing" in found.stdout
+    assert ledger_sync("backfill", "--db", db, cwd=tmp_path).returncode == 0
+    assert ledger_sync("verify", "--db", db, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verify", "--db", "sqlite:///nothing.db"], "ledger-sync init"),
+        (["verify", "--db", "nonsense"], "database URL"),
+        (["backfill", "--db", "sqlite:///nothing.db"], "ledger-sync init"),
+        (["frobnicate"], "No such command"),
+        (["verify", "--as-of", "yesterday"], "yesterday"),
+        (["verify", "--account", "bank=1920"], "LEDGER=ACCOUNTS"),
+        (["import-saft", "missing.xml"], "missing.xml"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_says_what_to_do(tmp_path: Path, arguments: list[str], said: str) -> None:
+    run = ledger_sync(*arguments, cwd=tmp_path)
+    assert run.returncode == 2
+    assert said in run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_books_without_entries_are_named_as_empty(tmp_path: Path) -> None:
+    assert ledger_sync("init", "--db", "sqlite:///empty.db", cwd=tmp_path).returncode == 0
+    run = ledger_sync("verify", "--db", "sqlite:///empty.db", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "no journal entries yet" in run.stderr
+
+
+def test_a_password_in_the_database_url_is_never_shown(tmp_path: Path) -> None:
+    run = ledger_sync("verify", "--db", "postgresql+psycopg://me:hunter2@127.0.0.1:1/x", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "hunter2" not in run.stderr + run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("not_xml.xml", b"voucher;amount\n1;100\n"),
+        ("bomb.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><a>&b;</a>'),
+        ("external.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><a>&x;</a>'),
+        (
+            "truncated.xml",
+            b'<?xml version="1.0"?><n1:AuditFile xmlns:n1="urn:StandardAuditFile-Taxation-Financial:NO">',
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_imported_ends_with_two_and_leaves_nothing(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    run = ledger_sync("import-saft", name, "--db", "sqlite:///books.db", cwd=tmp_path)
+    assert run.returncode == 2, run.stdout
+    assert "Traceback" not in run.stderr
+    assert "no journal entries yet" in ledger_sync("verify", "--db", "sqlite:///books.db", cwd=tmp_path).stderr
+
+
+def test_open_items_lists_what_is_open_and_adds_up_to_the_subledger(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    db = "sqlite:///ledger_sync_demo.db"
+    shown = ledger_sync("open-items", "--db", db, cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "supplier_ledger: 31,250.00 open" in shown.stdout
+    earlier = json.loads(ledger_sync("open-items", "--db", db, "--json", "--as-of", "2025-12-31", cwd=tmp_path).stdout)
+    assert sorted(item["invoice_number"] for item in earlier) == ["1001", "8801"]
