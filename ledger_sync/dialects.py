@@ -279,8 +279,11 @@ def all_bucket_keys(scope: str) -> list[int]:
     return sorted(int.from_bytes(digest + bytes([bucket]), "big", signed=True) for bucket in range(256))
 
 
+# Advisory locks hold in the whole database, so the lock table's own identity goes into each key: two installations
+# in two schemas, with tenants of the same name, never wait for one another.
 _ADVISORY_LOCKS: Final = text(
-    "SELECT current_setting('transaction_isolation') AS isolation, count(pg_advisory_xact_lock(key)) "
+    "SELECT current_setting('transaction_isolation') AS isolation, count(pg_advisory_xact_lock("
+    "key # (CAST(CAST(CAST(:lock_table AS regclass) AS oid) AS bigint) << 8))) "
     "FROM (SELECT CAST(value AS BIGINT) AS key FROM json_array_elements_text(CAST(:keys AS JSON)) "
     "ORDER BY 1 OFFSET 0) AS keys"
 )
@@ -294,7 +297,8 @@ def take_locks(connection: Connection, table: Table, keys: Sequence[int]) -> boo
     """
     if not keys or connection.dialect.name == "sqlite":
         return False
-    isolation = connection.execute(_ADVISORY_LOCKS, {"keys": as_parameter(keys)}).scalar_one()
+    name = connection.dialect.identifier_preparer.format_table(table)
+    isolation = connection.execute(_ADVISORY_LOCKS, {"keys": as_parameter(keys), "lock_table": name}).scalar_one()
     if isolation == "read committed":
         return True
     for key in keys:

@@ -21,6 +21,7 @@ from ledger_sync import LedgerSync
 from ledger_sync.errors import SettlementError
 from ledger_sync.models import CustomerLedger
 from tests.books import customer, customer_invoice, customer_payment, entry
+from tests.conftest import schema_of_its_own
 
 Step = Callable[[Session], object]
 WHO: dict[str, Any] = {"actor": "kari", "reason": "test"}
@@ -111,7 +112,7 @@ def opened(factory: sessionmaker[Session], isolation: str) -> Session:
     return session
 
 
-@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: "".join("IP"[n] for n in order))
 def test_invoice_and_payment_never_miss_each_other(postgresql_engine: Engine, order: list[int], isolation: str) -> None:
     sync = LedgerSync()
@@ -167,3 +168,31 @@ def test_two_sessions_never_settle_more_of_an_item_than_there_is(postgresql_engi
     with factory() as session:
         rows = session.scalars(select(CustomerLedger)).all()
         assert sorted(abs(row.amount - row.remaining_amount) for row in rows) == [0, 70, 70]
+
+
+def test_books_in_two_schemas_of_one_database_do_not_wait_for_each_other(
+    postgresql_engine: Engine, postgresql_url: str
+) -> None:
+    with schema_of_its_own(postgresql_url) as beside:
+        first, second = (sessionmaker(engine) for engine in (postgresql_engine, beside))
+        LedgerSync().attach(first)
+        LedgerSync().attach(second)
+        with first() as one, second() as other:
+            insert_invoice(one)
+            post_invoice(one)
+            other.connection().exec_driver_sql("SET LOCAL lock_timeout = 1000")
+            insert_invoice(other)
+            post_invoice(other)
+            held = [
+                set(
+                    session.execute(
+                        text(
+                            "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+                        )
+                    ).all()
+                )
+                for session in (one, other)
+            ]
+            assert held[0]
+            assert held[1]
+            assert not held[0] & held[1]
