@@ -25,7 +25,6 @@ from sqlalchemy import (
     case,
     func,
     literal,
-    or_,
     select,
     type_coerce,
     union,
@@ -132,7 +131,7 @@ def _wanted(
 ) -> tuple[CTE, CTE, CTE]:
     """The items, what people settled, and the applications that follow from both."""
     items = _items(binding, ledger, where, dated)
-    reversals = _reversals(items)
+    reversals = _reversals(ledger, items, where, dated)
     by_hand = _by_hand(ledger, items, dated)
     holding, undone = _held(ledger, reversals, by_hand)
     parts: list[Select[Any]] = [select(*reversals.c), undone]
@@ -175,48 +174,61 @@ def _items(binding: Binding, ledger: Ledger, where: ItemRestriction, dated: bool
                 attribute(old, "line_number") == attribute(line, "line_number"),
             ),
         )
-        .where(*where(item))
+        .where(*where(item), *_until(item, dated))
     )
-    if dated:
-        day = attribute(item, "entry_date")
-        query = query.where(day <= bindparam("as_of", type_=day.type))
     return query.cte("items")
 
 
-def _reversals(items: CTE) -> CTE:
+def _reversals(ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) -> CTE:
     """Each line of a reversing entry with the line that it reverses, whole."""
-    c = items.c
-    reversed_lines = select(c.reversed_line_id).where(c.reversed_line_id.is_not(None))
-    # the two share the reversed line's key; grouping finds pairs without comparing items with items
-    pair = func.coalesce(c.reversed_line_id, c.line_id)
-    of_sign = {sign: case((c.amount < 0 if sign < 0 else c.amount > 0, c.line_id)) for sign in (-1, 1)}
-    keys = (c.tenant_id, c.party_id, c.account_number, pair)
-    return (
-        select(
-            c.tenant_id,
-            func.min(of_sign[-1]).label("from_line_id"),
-            func.min(of_sign[1]).label("to_line_id"),
-            literal("reversal", String()).label("method"),
-            money(func.max(c.amount)).label("amount"),
-            func.max(c.entry_date).label("applied_on"),
-        )
-        .where(or_(c.reversed_line_id.is_not(None), c.line_id.in_(reversed_lines)))
-        .group_by(*keys)
-        .having(and_(func.count() == 2, func.sum(c.amount) == 0))
-        .cte("reversals")
+    c, old = items.c, aliased(ledger.item)
+    old_line = attribute(old, "general_ledger_line_id")
+    query = select(
+        c.tenant_id,
+        case((c.amount < 0, c.line_id), else_=old_line).label("from_line_id"),
+        case((c.amount < 0, old_line), else_=c.line_id).label("to_line_id"),
+        literal("reversal", String()).label("method"),
+        money(func.abs(c.amount)).label("amount"),
+        case((attribute(old, "entry_date") > c.entry_date, attribute(old, "entry_date")), else_=c.entry_date).label(
+            "applied_on"
+        ),
+    ).join(
+        # the table itself, by its key: the planner knows nothing of how many of the items are reversals
+        old,
+        and_(
+            old_line == c.reversed_line_id,
+            attribute(old, "tenant_id") == c.tenant_id,
+            attribute(old, ledger.party) == c.party_id,
+            attribute(old, "account_number") == c.account_number,
+            attribute(old, "amount") == -c.amount,
+        ),
     )
+    return query.where(c.reversed_line_id.is_not(None), *where(old), *_until(old, dated)).cte("reversals")
+
+
+def _until(item: Entity, dated: bool) -> list[ColumnElement[bool]]:
+    """With ``dated``, the restriction to items until the bound value ``as_of``."""
+    day = attribute(item, "entry_date")
+    return [day <= bindparam("as_of", type_=day.type)] if dated else []
 
 
 def _by_hand(ledger: Ledger, items: CTE, dated: bool) -> CTE:
     """What people settled, net per pair."""
     a = aliased(ledger.application)
-    here = select(items.c.line_id)
+    # one way at a time: of two with an OR between them, a database looks through all items for each row
+    ends = [select(e.id).where(end.in_(select(items.c.line_id)), e.method == "manual") for e, end in _ends(ledger)]
     query = select(
         a.tenant_id, a.from_line_id, a.to_line_id, func.sum(a.amount).label("amount"), func.max(a.id).label("newest")
-    ).where(a.method == "manual", or_(a.from_line_id.in_(here), a.to_line_id.in_(here)))
+    ).where(a.id.in_(union(*ends)))
     if dated:
         query = query.where(a.applied_on <= bindparam("as_of", type_=Date()))
     return query.group_by(a.tenant_id, a.from_line_id, a.to_line_id).having(func.sum(a.amount) != 0).cte("by_hand")
+
+
+def _ends(ledger: Ledger) -> list[tuple[Any, ColumnElement[Any]]]:
+    """Aliases of the applications, each with one of its two ends."""
+    first, second = aliased(ledger.application), aliased(ledger.application)
+    return [(first, first.from_line_id), (second, second.to_line_id)]
 
 
 def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any]]:
@@ -226,17 +238,19 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
     leaves more settled than there is of an item (one that came back from another party, say), the newest give way.
     """
     negative, positive, h = aliased(ledger.item), aliased(ledger.item), by_hand.c
-    ends = union_all(
+    reversed_ends = union_all(
         select(reversals.c.from_line_id.label("line_id"), reversals.c.applied_on),
         select(reversals.c.to_line_id, reversals.c.applied_on),
     ).subquery("reversed_ends")
-    days = select(ends.c.line_id, ends.c.applied_on).subquery("reversed_days")
-    reversed_on = (
-        select(func.max(days.c.applied_on))
-        .where(or_(days.c.line_id == h.from_line_id, days.c.line_id == h.to_line_id))
-        .correlate(by_hand)
-        .scalar_subquery()
+    # a line is reversed once, but a reversing line is an end as well
+    days = (
+        select(reversed_ends.c.line_id, func.max(reversed_ends.c.applied_on).label("applied_on"))
+        .group_by(reversed_ends.c.line_id)
+        .subquery("reversed_days")
     )
+    from_day, to_day = days.alias("from_reversed"), days.alias("to_reversed")
+    both_days = (from_day.c.applied_on, to_day.c.applied_on)
+    reversed_on = case((both_days[0] > both_days[1], both_days[0]), else_=func.coalesce(*reversed(both_days)))
     alike = and_(
         *(
             attribute(negative, name) == attribute(positive, name)
@@ -258,6 +272,8 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
         .select_from(by_hand)
         .outerjoin(negative, attribute(negative, "general_ledger_line_id") == h.from_line_id)
         .outerjoin(positive, attribute(positive, "general_ledger_line_id") == h.to_line_id)
+        .outerjoin(from_day, from_day.c.line_id == h.from_line_id)
+        .outerjoin(to_day, to_day.c.line_id == h.to_line_id)
         .cte("hand_checked")
     )
     c = checked.c
@@ -320,12 +336,14 @@ def _free(ledger: Ledger, items: CTE, reversals: CTE, holding: CTE, dated: bool)
     if dated:
         pins = pins.where(pin.applied_on <= bindparam("as_of", type_=Date()))
     pins = pins.group_by(pin.from_line_id, pin.to_line_id).having(func.sum(weight) > 0)
-    pinned = pins.subquery("pinned")
+    pairs = pins.subquery("pinned_pairs")
+    pinned = select(pairs.c.from_line_id.label("line_id")).distinct().subquery("pinned")
     magnitude = func.abs(items.c.amount) - func.coalesce(sums.c.amount, literal(0, Money()))
     return (
         select(*items.c, money(magnitude).label("free"), case((items.c.amount > 0, 1), else_=-1).label("sign"))
         .outerjoin(sums, sums.c.line_id == items.c.line_id)
-        .where(magnitude > 0, items.c.line_id.not_in(select(pinned.c.from_line_id)))
+        .outerjoin(pinned, pinned.c.line_id == items.c.line_id)
+        .where(magnitude > 0, pinned.c.line_id.is_(None))
         .cte("free")
     )
 
