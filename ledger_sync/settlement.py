@@ -121,7 +121,7 @@ def difference(
             money(amount).label("amount"),
             type_coerce(applied_on, Date()).label("applied_on"),
         )
-        .group_by(c.tenant_id, c.from_line_id, c.to_line_id, c.method)
+        .group_by(c.from_line_id, c.to_line_id, c.method, c.tenant_id)
         .having(amount != 0)
     )
 
@@ -131,23 +131,23 @@ def _wanted(
 ) -> tuple[CTE, CTE, CTE]:
     """The items, what people settled, and the applications that follow from both."""
     items = _items(binding, ledger, where, dated)
-    reversals = _reversals(ledger, items, where, dated)
+    reversals = _reversals(binding, ledger, items, where, dated)
     by_hand = _by_hand(ledger, items, dated)
     holding, undone = _held(ledger, reversals, by_hand)
     parts: list[Select[Any]] = [select(*reversals.c), undone]
     free = _free(ledger, items, reversals, holding, dated)
     if settings.settlement != "off":
-        by_key = _overlaps(free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
+        by_key = _overlaps(items, free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
         parts.append(select(*by_key.c))
         if settings.settlement == "oldest_first":
             rest = _rest(free, by_key)
-            parts.append(select(*_overlaps(rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c))
+            parts.append(select(*_overlaps(items, rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c))
     return items, by_hand, union_all(*parts).cte("applications")
 
 
 def _items(binding: Binding, ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
-    """The admitted items, with the order in which they settle and, for a reversal, the reversed line."""
-    item, line, entry, old = (aliased(model) for model in (ledger.item, binding.line, binding.entry, binding.line))
+    """The admitted items, with the order in which they settle."""
+    item, line, entry = (aliased(model) for model in (ledger.item, binding.line, binding.entry))
     query = (
         select(
             attribute(item, "general_ledger_line_id").label("line_id"),
@@ -161,27 +161,19 @@ def _items(binding: Binding, ledger: Ledger, where: ItemRestriction, dated: bool
             attribute(entry, "voucher_series").label("voucher_series"),
             attribute(entry, "voucher_number").label("voucher_number"),
             attribute(line, "line_number").label("line_number"),
-            attribute(old, "id").label("reversed_line_id"),
+            case((attribute(item, "kind") == "reversal", attribute(entry, "reverses_id"))).label("reverses_id"),
         )
         .select_from(item)
         .join(line, attribute(line, "id") == attribute(item, "general_ledger_line_id"))
         .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
-        .outerjoin(
-            old,
-            and_(
-                attribute(item, "kind") == "reversal",
-                attribute(old, "general_ledger_id") == attribute(entry, "reverses_id"),
-                attribute(old, "line_number") == attribute(line, "line_number"),
-            ),
-        )
         .where(*where(item), *_until(item, dated))
     )
     return query.cte("items")
 
 
-def _reversals(ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) -> CTE:
+def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) -> CTE:
     """Each line of a reversing entry with the line that it reverses, whole."""
-    c, old = items.c, aliased(ledger.item)
+    c, old, mirrored = items.c, aliased(ledger.item), aliased(binding.line)
     old_line = attribute(old, "general_ledger_line_id")
     query = select(
         c.tenant_id,
@@ -193,17 +185,24 @@ def _reversals(ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) 
             "applied_on"
         ),
     ).join(
-        # the table itself, by its key: the planner knows nothing of how many of the items are reversals
+        mirrored,
+        and_(
+            attribute(mirrored, "general_ledger_id") == c.reverses_id,
+            attribute(mirrored, "line_number") == c.line_number,
+        ),
+    )
+    # the table itself, by its key: the planner knows nothing of how many of the items are reversals
+    query = query.join(
         old,
         and_(
-            old_line == c.reversed_line_id,
+            old_line == attribute(mirrored, "id"),
             attribute(old, "tenant_id") == c.tenant_id,
             attribute(old, ledger.party) == c.party_id,
             attribute(old, "account_number") == c.account_number,
             attribute(old, "amount") == -c.amount,
         ),
     )
-    return query.where(c.reversed_line_id.is_not(None), *where(old), *_until(old, dated)).cte("reversals")
+    return query.where(c.reverses_id.is_not(None), *where(old), *_until(old, dated)).cte("reversals")
 
 
 def _until(item: Entity, dated: bool) -> list[ColumnElement[bool]]:
@@ -348,39 +347,34 @@ def _free(ledger: Ledger, items: CTE, reversals: CTE, holding: CTE, dated: bool)
     )
 
 
-def _overlaps(free: CTE, method: str, group_by: Sequence[str]) -> CTE:
+def _overlaps(items: CTE, free: CTE, method: str, group_by: Sequence[str]) -> CTE:
     """Lay the positive and the negative items of each group on one number line; each overlap is a pair.
 
     Both signs are added up in the order of settlement. Between two neighbouring ends of items lies a segment that
     belongs to one positive and one negative item: the first of each that ends there or later. Those are found
     with window functions alone, so the work grows with the number of items, not with its square.
     """
-    c = free.c
-    # by code points, which is quicker to sort by than a language's order; from then on a group is a number
-    keys = [binary_order(c[name]) if isinstance(c[name].type, String) else c[name] for name in group_by]
-    signed = (
-        select(
-            *c,
-            func.dense_rank().over(order_by=keys).label("group_number"),
-            func.min(c.sign).over(partition_by=keys).label("least_sign"),
-            func.max(c.sign).over(partition_by=keys).label("most_sign"),
-        )
-        .where(*(c[name].is_not(None) for name in group_by))
-        .subquery(f"{method}_signed")
+    k, c = items.c, free.c
+    # groups that hold both signs; from here on a group is a number, which is quick to sort by
+    groups = (
+        select(*(k[name] for name in group_by), func.row_number().over().label("group_number"))
+        .where(*(k[name].is_not(None) for name in group_by))
+        .group_by(*(k[name] for name in group_by))
+        .having(and_(func.min(k.amount) < 0, func.max(k.amount) > 0))
+        .subquery(f"{method}_groups")
     )
-    q = signed.c
     running = (
         select(
-            q.group_number,
-            q.tenant_id,
-            q.line_id,
-            q.entry_date,
-            q.sign,
-            func.sum(q.free)
-            .over(partition_by=[q.group_number, q.sign], order_by=_order(q), rows=(None, 0))
+            groups.c.group_number,
+            c.tenant_id,
+            c.line_id,
+            c.entry_date,
+            c.sign,
+            func.sum(c.free)
+            .over(partition_by=[groups.c.group_number, c.sign], order_by=_order(c), rows=(None, 0))
             .label("upto"),
         )
-        .where(q.least_sign < 0, q.most_sign > 0)
+        .join(groups, and_(*(groups.c[name] == c[name] for name in group_by)))
         .subquery(f"{method}_running")
     )
     r = running.c
@@ -389,8 +383,8 @@ def _overlaps(free: CTE, method: str, group_by: Sequence[str]) -> CTE:
         ends.append(func.max(case((r.sign == sign, r.line_id))).label(f"{side}_line_id"))
         ends.append(func.max(case((r.sign == sign, r.entry_date))).label(f"{side}_date"))
     points = (
-        select(r.group_number, r.upto, func.min(r.tenant_id).label("tenant_id"), *ends)
-        .group_by(r.group_number, r.upto)
+        select(r.group_number, r.upto, r.tenant_id, *ends)
+        .group_by(r.group_number, r.upto, r.tenant_id)
         .subquery(f"{method}_points")
     )
     t = points.c
