@@ -168,6 +168,8 @@ class Binding:
     link: type[Any]
     error: type[Any]
     lock: type[Any]
+    run: type[Any]
+    tombstone: type[Any]
     ledgers: tuple[Ledger, ...]
     _names: dict[str, Ledger] = field(init=False, repr=False, compare=False)
 
@@ -275,6 +277,8 @@ def ready_made() -> Binding:
         link=models.SourceLink,
         error=models.SyncError,
         lock=models.SyncLock,
+        run=models.SyncRun,
+        tombstone=models.Tombstone,
         ledgers=(
             Ledger(
                 "supplier",

@@ -258,6 +258,16 @@ def savepoints_hold(connection: Connection) -> bool:
     return getattr(driver, "isolation_level", None) is None or getattr(driver, "autocommit", -1) is False
 
 
+def plan_plainly(connection: Connection) -> None:
+    """Until the transaction ends, have large statements run as they are planned.
+
+    PostgreSQL compiles a costly statement to machine code first. Ours have hundreds of small expressions, and the
+    compiling took longer than it saved (measured: 2 of 17 seconds at 1.7 million items).
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL jit = off")
+
+
 def masked(url: str) -> str:
     """A database URL without its password."""
     return make_url(url).render_as_string(hide_password=True)

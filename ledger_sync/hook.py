@@ -24,6 +24,7 @@ from ledger_sync.binding import Binding, Ledger
 from ledger_sync.collector import Collector
 from ledger_sync.dialects import savepoints_hold
 from ledger_sync.errors import BulkWriteError, ConfigurationError, DocumentInUseError, ManualPostingError
+from ledger_sync.projection import voucher_text
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched, naming_posted
 from ledger_sync.writer import Writer, Written
@@ -228,8 +229,7 @@ class Hook:
         return written
 
     def _tell(self, ledger: Ledger, row: Any, told: list[tuple[str, dict[str, Any]]]) -> None:
-        series = f"{row.voucher_series}-" if row.voucher_series else ""
-        voucher = f"{series}{row.voucher_number}/{row.fiscal_year}"
+        voucher = voucher_text(row)
         if row.reason == "manual" and self.settings.manual == "block":
             raise ManualPostingError(
                 voucher,

@@ -68,6 +68,9 @@ ITEM_COLUMNS: Final = (
 )
 """The columns of an open item that the projection decides, by the names of its SELECT."""
 
+UNRESOLVED: Final = "ref:"
+"""How the settlement key of a payment begins whose reference names no document."""
+
 Bool = ColumnElement[bool]
 
 
@@ -81,6 +84,11 @@ class Lines:
 
 
 Restriction = Callable[[Lines], Iterable[Bool]]
+
+
+def voucher_text(row: Any) -> str:
+    """How people name a voucher: series, number and fiscal year, ``B-17/2026``."""
+    return f"{row.voucher_series}{'-' if row.voucher_series else ''}{row.voucher_number}/{row.fiscal_year}"
 
 
 def on_accounts(account_number: ColumnElement[Any], controls: Sequence[ControlAccount]) -> Bool:
@@ -182,7 +190,7 @@ def _sourced(binding: Binding, settings: Settings, ledger: Ledger, where: Restri
             entry.voucher_series,
             entry.voucher_number,
             (entry.status == "posted").label("posted"),
-            _entry_before(settings, entry).label("entry_before"),
+            entry_before(settings, entry).label("entry_before"),
             of_source("source_type").label("source_type"),
             of_source("source_id").label("source_id"),
         )
@@ -299,7 +307,7 @@ def _resolved(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
 
 def _settlement_key(ledger: Ledger, c: Any) -> ColumnElement[Any]:
     """What items have in common that settle each other: the document, else a payment's raw reference."""
-    raw: ColumnElement[Any] = literal("ref:", String()) + c.reference
+    raw: ColumnElement[Any] = literal(UNRESOLVED, String()) + c.reference
     opener = next((document for document in ledger.documents if document.role != "payment"), None)
     if opener is None:
         return raw
@@ -319,11 +327,40 @@ def named_invoice(
     """
     alias = aliased(invoices.model)
     target = _target(alias, invoices)
+    named: ColumnElement[Any] = null()
+    for count, the_one in reversed(_ways(invoices, alias, target, tenant_id, party_id, reference)):
+        named = case((count == 0, named), (count == 1, the_one), else_=null())
+    return named
 
-    def among(name: str, *columns: ColumnElement[Any]) -> ColumnElement[Any]:
+
+def candidates(
+    invoices: Document,
+    tenant_id: ColumnElement[Any],
+    party_id: ColumnElement[Any],
+    reference: ColumnElement[Any],
+) -> ColumnElement[Any]:
+    """How many invoices a normalised reference fits, of one tenant and party, by the way that comes first."""
+    alias = aliased(invoices.model)
+    fitting: ColumnElement[Any] = literal(0)
+    for count, _ in reversed(_ways(invoices, alias, _target(alias, invoices), tenant_id, party_id, reference)):
+        fitting = case((count == 0, fitting), else_=count)
+    return fitting
+
+
+def _ways(
+    invoices: Document,
+    alias: Entity,
+    target: ColumnElement[Any],
+    tenant_id: ColumnElement[Any],
+    party_id: ColumnElement[Any],
+    reference: ColumnElement[Any],
+) -> list[tuple[ColumnElement[Any], ColumnElement[Any]]]:
+    """By payment reference, then by number: how many invoices fit, and the least of them."""
+
+    def among(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
         # a subquery for each way, since an OR over both would leave the indexes aside
         return (
-            select(*columns)
+            select(column)
             .where(
                 attribute(alias, "tenant_id") == tenant_id,
                 attribute(alias, invoices.party) == party_id,
@@ -332,14 +369,8 @@ def named_invoice(
             .scalar_subquery()
         )
 
-    count, the_one = func.count(target.distinct()), func.min(target)
-    named: ColumnElement[Any] = null()
-    if invoices.number is not None:
-        named = among(invoices.number, case((count == 1, the_one), else_=null()))
-    if invoices.reference is not None:
-        referred = among(invoices.reference, count)
-        named = case((referred == 0, named), (referred == 1, among(invoices.reference, the_one)), else_=null())
-    return named
+    names = [name for name in (invoices.reference, invoices.number) if name is not None]
+    return [(among(name, func.count(target.distinct())), among(name, func.min(target))) for name in names]
 
 
 def _supported(settings: Settings, ledger: Ledger, c: Any) -> Bool:
@@ -366,11 +397,16 @@ def _cut_over(settings: Settings, tenant_id: ColumnElement[Any], type_: Callable
     return case(*((tenant_id == tenant, literal(type_(day))) for tenant, day in days.items()), else_=null())
 
 
+def cut_over_day(settings: Settings, tenant_id: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The day of the cut-over of a row's tenant, or null."""
+    return type_coerce(_cut_over(settings, tenant_id, lambda day: day), Date())
+
+
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), tzinfo=UTC)
 
 
-def _entry_before(settings: Settings, entry: Entity) -> Bool:
+def entry_before(settings: Settings, entry: Entity) -> Bool:
     """Whether an entry lies before its tenant's cut-over; by ``posted_at``, days begin at midnight UTC."""
     if not settings.effective_from:
         return false()
@@ -378,8 +414,8 @@ def _entry_before(settings: Settings, entry: Entity) -> Bool:
         moment = attribute(entry, "posted_at")
         boundary = _cut_over(settings, attribute(entry, "tenant_id"), _midnight)
         return func.coalesce(moment < type_coerce(boundary, moment.type), false())
-    boundary = _cut_over(settings, attribute(entry, "tenant_id"), lambda day: day)
-    return func.coalesce(attribute(entry, "entry_date") < type_coerce(boundary, Date()), false())
+    boundary = cut_over_day(settings, attribute(entry, "tenant_id"))
+    return func.coalesce(attribute(entry, "entry_date") < boundary, false())
 
 
 def _before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: Any) -> Bool:
@@ -417,7 +453,7 @@ def _before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: An
                     _target(invoice, invoices) == attribute(invoice, "id"),
                     amount != 0,
                     own_direction,
-                    _entry_before(settings, entry) if before else ~_entry_before(settings, entry),
+                    entry_before(settings, entry) if before else ~entry_before(settings, entry),
                     link.kind.is_(None) if by_link else link.line_id.is_(None),
                 )
             )
@@ -430,8 +466,7 @@ def _before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: An
         .where(
             attribute(settled, "id") == c.settled_id,
             attribute(settled, "tenant_id") == c.tenant_id,
-            attribute(settled, invoices.date)
-            < type_coerce(_cut_over(settings, attribute(settled, "tenant_id"), lambda day: day), Date()),
+            attribute(settled, invoices.date) < cut_over_day(settings, attribute(settled, "tenant_id")),
         )
         .exists()
     )

@@ -1,14 +1,15 @@
 """The proof: every øre between a control account and its subledger is assigned to one named cause.
 
-One statement per ledger reads both sides in one snapshot. Each posted control line falls under exactly one
-cause: the projection's reason, ``missing`` (it should have an open item and has none), ``amount_differs``,
-``wrong_party``, or nothing when line and item agree. Each open item that no eligible line accounts for is an
-``orphan``. So the causes add up to the difference by construction. Reads only.
+One statement per ledger (``compared``) reads both sides in one snapshot. Each posted control line falls under
+exactly one cause: the projection's reason, ``missing`` (it should have an open item and has none),
+``amount_differs``, ``wrong_party``, or nothing when line and item agree. Each open item that no eligible line
+accounts for is an ``orphan``. So the causes add up to the difference by construction. What is wrong without an
+amount is in ``findings``. Reads only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
@@ -16,6 +17,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ColumnElement,
+    Connection,
+    Engine,
     Select,
     String,
     Subquery,
@@ -26,15 +29,18 @@ from sqlalchemy import (
     inspect,
     literal,
     null,
+    or_,
     select,
     type_coerce,
     union_all,
 )
 from sqlalchemy.orm import Session, aliased
 
+from ledger_sync import findings
 from ledger_sync.binding import Binding, Ledger, attribute
-from ledger_sync.models.types import Money
-from ledger_sync.projection import Lines, project
+from ledger_sync.findings import Finding
+from ledger_sync.models.types import Money, utc_now
+from ledger_sync.projection import Lines, project, voucher_text
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
@@ -42,6 +48,38 @@ FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
 
 EXPLAINED: Final = ("manual", "before_cutover", "unsupported_source", "source_not_found", "zero_amount")
 """Causes that the books themselves explain: lines that have no open item, by rule."""
+
+MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
+    "draft": ("not posted yet", "Post the entry; its open items are written with it."),
+    "before_cutover": (
+        "dated before the cut-over, or settles an invoice that is",
+        "Nothing, if that is meant. To bring it in, move effective_from back and run a backfill.",
+    ),
+    "manual": (
+        "posted without a source",
+        "Link the line to its document. Or leave it: it stays a difference with a name.",
+    ),
+    "unsupported_source": (
+        "from a source that this account does not take",
+        "Name the source type among the account's sources in the settings and run a backfill, or correct the source.",
+    ),
+    "source_not_found": (
+        "the source is not there",
+        "Insert the document, or link the line to the right one.",
+    ),
+    "zero_amount": ("amount zero", "Nothing: there is nothing to settle."),
+    "missing": (
+        "should have an open item and has none",
+        "Run a repair or a backfill; find out what bypassed the hook.",
+    ),
+    "amount_differs": (
+        "the open item has another amount",
+        "Run a repair; find out who changed the line or the row behind the hook.",
+    ),
+    "wrong_party": ("the open item is on another party", "Run a repair; find out who changed the row or the document."),
+    "orphan": ("an open item without an eligible line", "Run a repair; it keeps what it takes away as a tombstone."),
+}
+"""What each reason and cause means, and what to do next."""
 
 ZERO: Final = Decimal("0.00")
 
@@ -60,12 +98,21 @@ class Example(_Result):
     amount: Decimal
 
 
+class Difference(Example):
+    """One line or row behind a cause, with the account and the cause: a line of the full list."""
+
+    account_number: str
+    cause: str
+
+
 class Cause(_Result):
-    """A share of the difference: how many lines or rows, and what they add up to."""
+    """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next."""
 
     name: str
     count: int
     amount: Decimal
+    meaning: str
+    next_step: str
     examples: tuple[Example, ...] = ()
 
 
@@ -92,17 +139,21 @@ class AccountProof(_Result):
 class Proof(_Result):
     """The reconciliation of one tenant's control accounts with their subledgers.
 
-    ``as_of``: entries dated later are left out on both sides; null means all of them.
+    ``as_of``: entries dated later are left out on both sides; null means all of them. ``findings``: what is wrong or
+    worth a look without being an amount. ``runs_active``: runs that were writing these books meanwhile; what they
+    have not reached yet shows as ``missing``.
     """
 
     tenant_id: str
     as_of: date | None
     accounts: tuple[AccountProof, ...]
+    findings: tuple[Finding, ...] = ()
+    runs_active: tuple[Any, ...] = ()
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is missing, differing or orphaned."""
-        return not any(account.faults for account in self.accounts)
+        """Whether nothing is missing, differing or orphaned, and no row or application is wrong."""
+        return not any(account.faults for account in self.accounts) and not any(f.fault for f in self.findings)
 
     def account(self, account_number: str) -> AccountProof:
         """The proof of one control account.
@@ -115,20 +166,87 @@ class Proof(_Result):
         raise KeyError(account_number)
 
 
-def verify(session: Session, binding: Binding, settings: Settings, tenant_id: str, as_of: date | None = None) -> Proof:
+def verify(
+    session: Session,
+    binding: Binding,
+    settings: Settings,
+    tenant_id: str,
+    as_of: date | None = None,
+    *,
+    with_findings: bool = True,
+) -> Proof:
     """Prove one tenant's subledgers against the general ledger."""
+    begin_snapshot(session, binding)
     accounts: list[AccountProof] = []
+    found: list[Finding] = []
     for name in settings.ledgers():
-        accounts += _accounts(session, binding, settings, binding.ledger(name), tenant_id, as_of)
-    return Proof(tenant_id=tenant_id, as_of=as_of, accounts=tuple(accounts))
+        ledger = binding.ledger(name)
+        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+        accounts += _accounts(connection, binding, settings, ledger, tenant_id, as_of)
+        if with_findings and as_of is None:
+            found += findings.find(connection, binding, settings, ledger, tenant_id)
+    return Proof(
+        tenant_id=tenant_id,
+        as_of=as_of,
+        accounts=tuple(accounts),
+        findings=tuple(found),
+        runs_active=runs_active(session, binding, tenant_id),
+    )
+
+
+def begin_snapshot(session: Session, binding: Binding) -> None:
+    """Have all that follows in the session's transaction read one snapshot, if it has not begun.
+
+    In a transaction that has begun at READ COMMITTED each statement has a snapshot of its own; the figures of
+    one ledger always come from one statement.
+    """
+    bind = session.get_bind(mapper=inspect(binding.entry))
+    if session.in_transaction() or not isinstance(bind, Engine) or bind.dialect.name == "sqlite":
+        return
+    session.connection(
+        bind_arguments={"mapper": inspect(binding.entry)}, execution_options={"isolation_level": "REPEATABLE READ"}
+    )
+
+
+def runs_active(session: Session, binding: Binding, tenant_id: str) -> tuple[Any, ...]:
+    """The ids of the runs that are writing a tenant's books, by their leases."""
+    run = binding.run
+    query = (
+        select(attribute(run, "id"))
+        .where(attribute(run, "state") == "running", attribute(run, "lease_until") > utc_now())
+        .where(or_(attribute(run, "tenant_id") == tenant_id, attribute(run, "tenant_id").is_(None)))
+    )
+    connection = session.connection(bind_arguments={"mapper": inspect(run)})
+    return tuple(connection.scalars(query.order_by(attribute(run, "id"))))
+
+
+def differences(
+    session: Session, binding: Binding, settings: Settings, tenant_id: str, as_of: date | None = None
+) -> Iterator[Difference]:
+    """Every line and row behind the causes, by ledger, account and date; streamed, however many there are."""
+    begin_snapshot(session, binding)
+    for name in settings.ledgers():
+        ledger = binding.ledger(name)
+        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+        c = compared(binding, settings, ledger, dated=as_of is not None).subquery("compared").c
+        query = select(*c).where(c.cause.is_not(None))
+        query = query.order_by(c.account_number, c.entry_date, c.general_ledger_line_id)
+        rows = connection.execute(
+            query, _parameters(tenant_id, as_of), execution_options={"stream_results": True, "max_row_buffer": 1000}
+        )
+        for row in rows:
+            yield Difference(account_number=row.account_number, cause=row.cause, **_values(row))
+
+
+def _parameters(tenant_id: str, as_of: date | None) -> dict[str, Any]:
+    return {"tenant": tenant_id, **({} if as_of is None else {"as_of": as_of})}
 
 
 def _accounts(
-    session: Session, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: str, as_of: date | None
+    connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: str, as_of: date | None
 ) -> Iterable[AccountProof]:
-    connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-    compared = _compared(binding, settings, ledger, as_of is not None).subquery("compared")
-    c = compared.c
+    both = compared(binding, settings, ledger, dated=as_of is not None).subquery("compared")
+    c = both.c
     totals = (
         select(
             c.account_number,
@@ -140,7 +258,7 @@ def _accounts(
         .group_by(c.account_number, c.cause)
         .order_by(c.account_number)
     )
-    parameters = {"tenant": tenant_id, **({} if as_of is None else {"as_of": as_of})}
+    parameters = _parameters(tenant_id, as_of)
     found: dict[str, list[Any]] = {
         account: [] for control in settings.of_ledger(ledger.name) for account in control.singles()
     }
@@ -148,8 +266,8 @@ def _accounts(
         found.setdefault(row.account_number, []).append(row)
     examples: dict[tuple[str, str], list[Example]] = {}
     if settings.examples_max and any(row.cause is not None for rows in found.values() for row in rows):
-        for row in connection.execute(_examples(compared, settings.examples_max), parameters):
-            examples.setdefault((row.account_number, row.cause), []).append(_example(row))
+        for row in connection.execute(_examples(both, settings.examples_max), parameters):
+            examples.setdefault((row.account_number, row.cause), []).append(Example(**_values(row)))
     return [
         _account(tenant_id, ledger, account_number, rows, examples) for account_number, rows in sorted(found.items())
     ]
@@ -168,6 +286,8 @@ def _account(
             name=name,
             count=by_cause[name].count,
             amount=by_cause[name].gl_amount - by_cause[name].item_amount,
+            meaning=MEANINGS[name][0],
+            next_step=MEANINGS[name][1],
             examples=tuple(examples.get((account_number, name), ())),
         )
         for name in (*EXPLAINED, *FAULTS)
@@ -188,21 +308,18 @@ def _account(
     )
 
 
-def _example(row: Any) -> Example:
-    voucher = None
-    if row.voucher_number is not None:
-        voucher = f"{row.voucher_series}{'-' if row.voucher_series else ''}{row.voucher_number}/{row.fiscal_year}"
-    return Example(
-        general_ledger_id=row.general_ledger_id,
-        general_ledger_line_id=row.general_ledger_line_id,
-        voucher=voucher,
-        entry_date=row.entry_date,
-        amount=row.gl_amount - row.item_amount,
-    )
+def _values(row: Any) -> dict[str, Any]:
+    return {
+        "general_ledger_id": row.general_ledger_id,
+        "general_ledger_line_id": row.general_ledger_line_id,
+        "voucher": None if row.voucher_number is None else voucher_text(row),
+        "entry_date": row.entry_date,
+        "amount": row.gl_amount - row.item_amount,
+    }
 
 
-def _examples(compared: Subquery, count: int) -> Select[Any]:
-    c = compared.c
+def _examples(both: Subquery, count: int) -> Select[Any]:
+    c = both.c
     rank = func.row_number().over(
         partition_by=(c.account_number, c.cause), order_by=(c.entry_date, c.general_ledger_line_id)
     )
@@ -210,8 +327,11 @@ def _examples(compared: Subquery, count: int) -> Select[Any]:
     return select(ranked).where(ranked.c.rank <= count).order_by(ranked.c.account_number, ranked.c.rank)
 
 
-def _compared(binding: Binding, settings: Settings, ledger: Ledger, dated: bool) -> Select[Any]:
-    """One row per posted control line with its item, and one per item that no eligible line accounts for."""
+def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool = False) -> Select[Any]:
+    """One row per posted control line with its item, and one per item that no eligible line accounts for.
+
+    Bound values: ``tenant``, and with ``dated`` ``as_of``.
+    """
 
     def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
         entry_date, tenant_id = attribute(lines.entry, "entry_date"), attribute(lines.entry, "tenant_id")

@@ -16,6 +16,7 @@ from sqlalchemy import Select, bindparam, inspect, null, select
 from sqlalchemy.orm import Session, aliased
 
 from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.projection import voucher_text
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
@@ -73,8 +74,9 @@ def open_items(
 
 def _open_item(ledger: Ledger, row: Any) -> OpenItem:
     values = dict(row._mapping)
-    series = values.pop("voucher_series")
-    values["voucher"] = f"{series}{'-' if series else ''}{values.pop('voucher_number')}/{values.pop('fiscal_year')}"
+    values["voucher"] = voucher_text(row)
+    for name in ("voucher_series", "voucher_number", "fiscal_year"):
+        del values[name]
     amount, left = values["amount"], values["remaining_amount"]
     values["status"] = "paid" if not left else "open" if left == amount else "partially_paid"
     return OpenItem(ledger=ledger.name, **values)

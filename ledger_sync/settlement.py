@@ -20,6 +20,7 @@ from sqlalchemy import (
     Date,
     Select,
     String,
+    Subquery,
     and_,
     bindparam,
     case,
@@ -126,70 +127,83 @@ def difference(
     )
 
 
+def settled_parts(ledger: Ledger, of_ends: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Subquery:
+    """What the stored applications add to the amount of each item: columns line_id and part.
+
+    ``of_ends`` says which applications count, by the column of one of their ends.
+    """
+    a = ledger.application.__table__
+    ends = union_all(
+        select(a.c.to_line_id.label("line_id"), (-a.c.amount).label("part")).where(of_ends(a.c.to_line_id)),
+        select(a.c.from_line_id, a.c.amount).where(of_ends(a.c.from_line_id)),
+    ).subquery("ends")
+    return select(ends.c.line_id, money(func.sum(ends.c.part)).label("part")).group_by(ends.c.line_id).subquery("sums")
+
+
+def status_of(remaining_amount: ColumnElement[Any], amount: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The status of an item: a consequence of what remains of it."""
+    return case(
+        (remaining_amount == literal(0, Money()), "paid"),
+        (remaining_amount == amount, "open"),
+        else_="partially_paid",
+    )
+
+
 def _wanted(
     binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, dated: bool
 ) -> tuple[CTE, CTE, CTE]:
     """The items, what people settled, and the applications that follow from both."""
-    items = _items(binding, ledger, where, dated)
+    items = _items(ledger, where, dated)
     reversals = _reversals(binding, ledger, items, where, dated)
     by_hand = _by_hand(ledger, items, dated)
     holding, undone = _held(ledger, reversals, by_hand)
     parts: list[Select[Any]] = [select(*reversals.c), undone]
     free = _free(ledger, items, reversals, holding, dated)
     if settings.settlement != "off":
-        by_key = _overlaps(items, free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
+        by_key = _overlaps(binding, free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
         parts.append(select(*by_key.c))
         if settings.settlement == "oldest_first":
             rest = _rest(free, by_key)
-            parts.append(select(*_overlaps(items, rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c))
+            parts.append(
+                select(*_overlaps(binding, rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c)
+            )
     return items, by_hand, union_all(*parts).cte("applications")
 
 
-def _items(binding: Binding, ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
-    """The admitted items, with the order in which they settle."""
-    item, line, entry = (aliased(model) for model in (ledger.item, binding.line, binding.entry))
-    query = (
-        select(
-            attribute(item, "general_ledger_line_id").label("line_id"),
-            attribute(item, "tenant_id").label("tenant_id"),
-            attribute(item, ledger.party).label("party_id"),
-            attribute(item, "account_number").label("account_number"),
-            attribute(item, "settlement_key").label("settlement_key"),
-            attribute(item, "amount").label("amount"),
-            attribute(item, "entry_date").label("entry_date"),
-            attribute(entry, "fiscal_year").label("fiscal_year"),
-            attribute(entry, "voucher_series").label("voucher_series"),
-            attribute(entry, "voucher_number").label("voucher_number"),
-            attribute(line, "line_number").label("line_number"),
-            case((attribute(item, "kind") == "reversal", attribute(entry, "reverses_id"))).label("reverses_id"),
-        )
-        .select_from(item)
-        .join(line, attribute(line, "id") == attribute(item, "general_ledger_line_id"))
-        .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
-        .where(*where(item), *_until(item, dated))
-    )
-    return query.cte("items")
+def _items(ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
+    """The admitted items."""
+    item = aliased(ledger.item)
+    columns = {"line_id": "general_ledger_line_id", "party_id": ledger.party}
+    columns |= {
+        name: name for name in ("tenant_id", "account_number", "settlement_key", "kind", "amount", "entry_date")
+    }
+    query = select(*(attribute(item, name).label(label) for label, name in columns.items()))
+    return query.where(*where(item), *_until(item, dated)).cte("items")
 
 
 def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) -> CTE:
     """Each line of a reversing entry with the line that it reverses, whole."""
-    c, old, mirrored = items.c, aliased(ledger.item), aliased(binding.line)
-    old_line = attribute(old, "general_ledger_line_id")
-    query = select(
-        c.tenant_id,
-        case((c.amount < 0, c.line_id), else_=old_line).label("from_line_id"),
-        case((c.amount < 0, old_line), else_=c.line_id).label("to_line_id"),
-        literal("reversal", String()).label("method"),
-        money(func.abs(c.amount)).label("amount"),
-        case((attribute(old, "entry_date") > c.entry_date, attribute(old, "entry_date")), else_=c.entry_date).label(
-            "applied_on"
-        ),
-    ).join(
-        mirrored,
-        and_(
-            attribute(mirrored, "general_ledger_id") == c.reverses_id,
-            attribute(mirrored, "line_number") == c.line_number,
-        ),
+    c, old = items.c, aliased(ledger.item)
+    line, entry, mirrored = aliased(binding.line), aliased(binding.entry), aliased(binding.line)
+    old_line, old_date = attribute(old, "general_ledger_line_id"), attribute(old, "entry_date")
+    query = (
+        select(
+            c.tenant_id,
+            case((c.amount < 0, c.line_id), else_=old_line).label("from_line_id"),
+            case((c.amount < 0, old_line), else_=c.line_id).label("to_line_id"),
+            literal("reversal", String()).label("method"),
+            money(func.abs(c.amount)).label("amount"),
+            case((old_date > c.entry_date, old_date), else_=c.entry_date).label("applied_on"),
+        )
+        .join(line, attribute(line, "id") == c.line_id)
+        .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .join(
+            mirrored,
+            and_(
+                attribute(mirrored, "general_ledger_id") == attribute(entry, "reverses_id"),
+                attribute(mirrored, "line_number") == attribute(line, "line_number"),
+            ),
+        )
     )
     # the table itself, by its key: the planner knows nothing of how many of the items are reversals
     query = query.join(
@@ -202,7 +216,7 @@ def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestrict
             attribute(old, "amount") == -c.amount,
         ),
     )
-    return query.where(c.reverses_id.is_not(None), *where(old), *_until(old, dated)).cte("reversals")
+    return query.where(c.kind == "reversal", *where(old), *_until(old, dated)).cte("reversals")
 
 
 def _until(item: Entity, dated: bool) -> list[ColumnElement[bool]]:
@@ -347,34 +361,77 @@ def _free(ledger: Ledger, items: CTE, reversals: CTE, holding: CTE, dated: bool)
     )
 
 
-def _overlaps(items: CTE, free: CTE, method: str, group_by: Sequence[str]) -> CTE:
+def _overlaps(binding: Binding, free: CTE, method: str, group_by: Sequence[str]) -> CTE:
     """Lay the positive and the negative items of each group on one number line; each overlap is a pair.
 
     Both signs are added up in the order of settlement. Between two neighbouring ends of items lies a segment that
     belongs to one positive and one negative item: the first of each that ends there or later. Those are found
-    with window functions alone, so the work grows with the number of items, not with its square.
+    with window functions alone, so the work grows with the number of items, not with its square. In a group of two,
+    an invoice and its payment, which most groups are, there is one overlap and no order to find.
     """
-    k, c = items.c, free.c
-    # groups that hold both signs; from here on a group is a number, which is quick to sort by
-    groups = (
-        select(*(k[name] for name in group_by), func.row_number().over().label("group_number"))
-        .where(*(k[name].is_not(None) for name in group_by))
-        .group_by(*(k[name] for name in group_by))
-        .having(and_(func.min(k.amount) < 0, func.max(k.amount) > 0))
-        .subquery(f"{method}_groups")
+    c = free.c
+    # by code points, which is quicker to sort by than a language's order; from here on a group is a number
+    keys = [binary_order(c[name]) if isinstance(c[name].type, String) else c[name] for name in group_by]
+    grouped = (
+        select(
+            c.tenant_id,
+            c.line_id,
+            c.entry_date,
+            c.free,
+            c.sign,
+            func.dense_rank().over(order_by=keys).label("group_number"),
+            func.count().over(partition_by=keys).label("items_count"),
+        )
+        .where(*(c[name].is_not(None) for name in group_by))
+        .cte(f"{method}_grouped")
     )
+    return union_all(_twos(grouped, method), _segments(binding, grouped, method)).cte(f"{method}_pairs")
+
+
+def _twos(grouped: CTE, method: str) -> Select[Any]:
+    """The overlaps of the groups of two."""
+    c = grouped.c
+
+    def end(sign: int, name: str) -> ColumnElement[Any]:
+        return func.max(case((c.sign == sign, c[name])))
+
+    return (
+        select(
+            func.min(c.tenant_id).label("tenant_id"),
+            end(-1, "line_id").label("from_line_id"),
+            end(1, "line_id").label("to_line_id"),
+            literal(method, String()).label("method"),
+            money(func.min(c.free)).label("amount"),
+            func.max(c.entry_date).label("applied_on"),
+        )
+        .where(c.items_count == 2)
+        .group_by(c.group_number)
+        .having(func.sum(c.sign) == 0)
+    )
+
+
+def _segments(binding: Binding, grouped: CTE, method: str) -> Select[Any]:
+    """The overlaps of the groups of more than two."""
+    c = grouped.c
+    line, entry = aliased(binding.line), aliased(binding.entry)
     running = (
         select(
-            groups.c.group_number,
+            c.group_number,
             c.tenant_id,
             c.line_id,
             c.entry_date,
             c.sign,
             func.sum(c.free)
-            .over(partition_by=[groups.c.group_number, c.sign], order_by=_order(c), rows=(None, 0))
+            .over(
+                partition_by=[c.group_number, c.sign],
+                order_by=(c.entry_date, *_order(entry), attribute(line, "line_number"), c.line_id),
+                rows=(None, 0),
+            )
             .label("upto"),
         )
-        .join(groups, and_(*(groups.c[name] == c[name] for name in group_by)))
+        .outerjoin(line, attribute(line, "id") == c.line_id)
+        .outerjoin(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .where(c.items_count > 2)
         .subquery(f"{method}_running")
     )
     r = running.c
@@ -408,31 +465,21 @@ def _overlaps(items: CTE, free: CTE, method: str, group_by: Sequence[str]) -> CT
     # the point at which an item ends may lie beyond the last overlap, so the cut comes after the filling
     segments = select(n.tenant_id, n.amount, n.from_number, n.to_number, *filled).subquery(f"{method}_segments")
     g = segments.c
-    return (
-        select(
-            g.tenant_id,
-            g.from_line_id,
-            g.to_line_id,
-            literal(method, String()).label("method"),
-            money(g.amount).label("amount"),
-            case((g.from_date > g.to_date, g.from_date), else_=g.to_date).label("applied_on"),
-        )
-        .where(g.from_number > 0, g.to_number > 0)
-        .cte(f"{method}_pairs")
-    )
+    return select(
+        g.tenant_id,
+        g.from_line_id,
+        g.to_line_id,
+        literal(method, String()).label("method"),
+        money(g.amount).label("amount"),
+        case((g.from_date > g.to_date, g.from_date), else_=g.to_date).label("applied_on"),
+    ).where(g.from_number > 0, g.to_number > 0)
 
 
-def _order(c: Any) -> tuple[ColumnElement[Any], ...]:
-    """The order in which items settle: by entry date, voucher and line; numbers of one length by code points."""
-    return (
-        c.entry_date,
-        binary_order(c.voucher_series),
-        func.length(c.voucher_number),
-        binary_order(c.voucher_number),
-        c.fiscal_year,
-        c.line_number,
-        c.line_id,
-    )
+def _order(entry: Entity) -> tuple[ColumnElement[Any], ...]:
+    """The order of the vouchers of one day: by series and number; numbers of one length by code points."""
+    number = attribute(entry, "voucher_number")
+    series, year = attribute(entry, "voucher_series"), attribute(entry, "fiscal_year")
+    return (binary_order(series), func.length(number), binary_order(number), year)
 
 
 def _rest(free: CTE, pairs: CTE) -> CTE:

@@ -33,7 +33,6 @@ from sqlalchemy import (
     select,
     type_coerce,
     union,
-    union_all,
     update,
 )
 from sqlalchemy.orm import aliased
@@ -45,13 +44,14 @@ from ledger_sync.dialects import (
     bucket_keys,
     insert_from,
     parameter_set,
+    plan_plainly,
     take_locks,
     text_of,
 )
 from ledger_sync.models.types import Money, utc_now
 from ledger_sync.projection import ITEM_COLUMNS, Restriction, project, source_types
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import ItemRestriction, difference
+from ledger_sync.settlement import ItemRestriction, difference, settled_parts, status_of
 from ledger_sync.touched import Touched, lines_naming, lines_of
 
 RETURNED = (
@@ -227,6 +227,7 @@ class Writer:
         """Settle everything of one tenant, holding all of its buckets; how many applications were appended."""
         scope = f"{tenant_id}/{ledger.table.fullname}"
         take_locks(connection, self.binding.lock.__table__, all_bucket_keys(scope))
+        plan_plainly(connection)
         application = ledger.application.__table__
         # a driver that begins transactions by itself must have seen a writing statement before a WITH
         connection.execute(delete(application).where(literal(1) == literal(0)))
@@ -490,21 +491,12 @@ class Writer:
         An item that never had an application has nothing to update: it was written with all of it open, and
         applications are never deleted.
         """
-        a = ledger.application.__table__
-        ends = union_all(
-            select(a.c.to_line_id.label("line_id"), (-a.c.amount).label("part")).where(of_ends(a.c.to_line_id)),
-            select(a.c.from_line_id, a.c.amount).where(of_ends(a.c.from_line_id)),
-        ).subquery("ends")
-        sums = (
-            select(ends.c.line_id, type_coerce(func.sum(ends.c.part), Money()).label("part"))
-            .group_by(ends.c.line_id)
-            .subquery("sums")
-        )
+        sums = settled_parts(ledger, of_ends)
         amount, remaining, status, line = (
             ledger.column(name) for name in ("amount", "remaining_amount", "status", "general_ledger_line_id")
         )
         left = type_coerce(amount + sums.c.part, Money())
-        state = case((left == literal(0, Money()), "paid"), (left == amount, "open"), else_="partially_paid")
+        state = status_of(left, amount)
         return (
             update(ledger.table)
             .values({remaining: left, status: state, ledger.column("updated_at"): func.now()})

@@ -17,6 +17,8 @@ from ledger_sync.models.mixins import (
     PaymentMixin,
     SourceLinkMixin,
     SyncErrorMixin,
+    SyncRunMixin,
+    TombstoneMixin,
 )
 from ledger_sync.models.ready import (
     Base,
@@ -36,6 +38,8 @@ from ledger_sync.models.ready import (
     SupplierLedger,
     SyncError,
     SyncLock,
+    SyncRun,
+    Tombstone,
     Vendor,
     VendorInvoice,
     VendorPayment,
@@ -73,6 +77,10 @@ __all__ = [
     "SyncError",
     "SyncErrorMixin",
     "SyncLock",
+    "SyncRun",
+    "SyncRunMixin",
+    "Tombstone",
+    "TombstoneMixin",
     "Vendor",
     "VendorInvoice",
     "VendorPayment",

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ColumnClause, Date, Integer, String, column, func, or_
+from sqlalchemy import CheckConstraint, ColumnClause, Date, Integer, String, Text, column, func, or_
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
@@ -379,6 +379,37 @@ class LockMixin(ExactValues):
 
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True, autoincrement=False)
     version: Mapped[int] = mapped_column(ID_TYPE, default=0)
+
+
+class SyncRunMixin(ExactValues):
+    """One run that wrote books on its own: a backfill or a repair. ``tenant_id`` is null for everybody's books.
+
+    ``lease_until``: a run in state ``running`` whose lease has passed has died.
+    """
+
+    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
+    tenant_id: Mapped[str | None] = mapped_column(Words(64))
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(30))
+    stage: Mapped[str] = mapped_column(String(40))
+    synced: Mapped[int] = mapped_column(ID_TYPE, default=0)
+    version: Mapped[str] = mapped_column(Words(20))
+    started_at: Mapped[datetime] = mapped_column(Moment())
+    lease_until: Mapped[datetime] = mapped_column(Moment())
+    finished_at: Mapped[datetime | None] = mapped_column(Moment())
+
+
+class TombstoneMixin(ExactValues):
+    """What an open item was that a repair took away; ``row`` holds all of its columns as JSON."""
+
+    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(Words(64))
+    ledger: Mapped[str] = mapped_column(Words(20))
+    general_ledger_line_id: Mapped[int] = mapped_column(ID_TYPE)
+    amount: Mapped[Decimal] = mapped_column(Money())
+    row: Mapped[str] = mapped_column(Text())
+    run_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    removed_at: Mapped[datetime] = mapped_column(Moment())
 
 
 class SyncErrorMixin(ExactValues):
