@@ -8,25 +8,23 @@ end of a stage the whole range is looked over once more for lines that were comm
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, func, inspect, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Ledger, attribute
 from ledger_sync.errors import ConfigurationError, CutOverError
 from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, StageReport
 from ledger_sync.projection import Lines, Restriction, on_accounts, project
+from ledger_sync.runs import Batches, Run, SessionFactory
 from ledger_sync.settings import Settings
 from ledger_sync.writer import Writer
 
 STAGES: Final = {"customer": "customer_invoices", "supplier": "vendor_invoices", "employee": "expenses"}
-
-SessionFactory = Callable[[], Session]
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Backfill:
         self.binding = binding
         self.settings = settings
         self.writer = writer
-        self.factory = factory
+        self.batches = Batches(binding, factory)
         self.scope = scope
         self._sequence = 0
         self._began = time.monotonic()
@@ -105,25 +103,38 @@ class Backfill:
         """
         self._refuse_before_cut_over()
         stages = [_Stage(STAGES[name], self.binding.ledger(name)) for name in self._names(ledgers)]
-        with self._session() as (session, _):
+        if dry_run:
+            return self._walk_stages(stages, None, on_progress)
+        tenant_id = None if isinstance(self.scope.tenant_id, AllTenants) else self.scope.tenant_id
+        run = Run(self.batches, "backfill", tenant_id, stages[0].name)
+        try:
+            report = self._walk_stages(stages, run, on_progress)
+        except BaseException:
+            run.finish("failed")
+            raise
+        run.finish(report.state)
+        return report
+
+    def _walk_stages(self, stages: list[_Stage], run: Run | None, on_progress: OnProgress | None) -> RunReport:
+        with self.batches.transaction(commit=False) as session:
             for stage in stages:
                 stage.total = self._connection(session, stage.ledger).scalar(
                     self._count(stage.ledger), self.scope.parameters()
                 )
         for index, stage in enumerate(stages):
             self._tell(on_progress, stages, index, "running")
-            for _ in self._walk(stage, dry_run):
+            for _ in self._walk(stage, run):
                 self._tell(on_progress, stages, index, "running")
         settling = _Stage("settling", stages[-1].ledger)
         stages.append(settling)
-        if not dry_run:
+        if run is not None:
             self._tell(on_progress, stages, len(stages) - 1, "running")
             for stage in stages[:-1]:
                 settling.applied += self._settle(stage.ledger)
         self._tell(on_progress, stages, len(stages) - 1, "completed")
         return RunReport(
             state="completed",
-            dry_run=dry_run,
+            dry_run=run is None,
             stages=tuple(stage.report() for stage in stages),
             elapsed_seconds=time.monotonic() - self._began,
         )
@@ -147,11 +158,13 @@ class Backfill:
                 "the cut-over back: set effective_from to that day, for hook and backfill alike."
             )
 
-    def _walk(self, stage: _Stage, dry_run: bool) -> Iterable[None]:
+    def _walk(self, stage: _Stage, run: Run | None) -> Iterable[None]:
+        """Write a stage batch by batch; without a run, count what would be written and roll back."""
         cursor: Any = None
         ledger = stage.ledger
+        run_id = None if run is None else run.id
         while True:
-            with self._session(dry_run) as (session, finish):
+            with self.batches.transaction(commit=run is not None) as session:
                 connection = self._connection(session, ledger)
                 position = {**self.scope.parameters(), **({} if cursor is None else {"cursor": cursor})}
                 upper = connection.scalar(self._upper(ledger, cursor), position)
@@ -159,34 +172,36 @@ class Backfill:
                     break
                 where, parameters = self._between(cursor), {**position, "upper": upper}
                 key = ("batch", self.scope.shape(), cursor is None)
-                written = self.writer.fill(connection, ledger, where, parameters, key)
+                stage.synced += self.writer.fill(connection, ledger, where, parameters, key, run_id=run_id)
                 self._count_lines(stage, connection, where, parameters)
-                finish()
-            stage.synced += written
+                if run is not None:
+                    run.beat(session, stage.name, stage.synced)
             cursor = upper
             yield
-        with self._session(dry_run) as (session, finish):
+        if run is None:
+            return
+        with self.batches.transaction() as session:
             # what was committed meanwhile under a key that the cursor had passed
+            parameters, shape = self.scope.parameters(), ("rest", self.scope.shape())
             connection = self._connection(session, ledger)
-            if not dry_run:
-                parameters, shape = self.scope.parameters(), ("rest", self.scope.shape())
-                stage.synced += self.writer.fill(connection, ledger, self.scope.restrict, parameters, shape)
-            finish()
+            stage.synced += self.writer.fill(connection, ledger, self.scope.restrict, parameters, shape, run_id=run_id)
 
     def _settle(self, ledger: Ledger) -> int:
         """Settle the ledger's items, tenant by tenant, each in a transaction of its own."""
         tenants: list[Any] = [self.scope.tenant_id]
         if isinstance(self.scope.tenant_id, AllTenants):
             column = ledger.column("tenant_id")
-            with self._session() as (session, _):
+            with self.batches.transaction(commit=False) as session:
                 query = select(column).distinct().order_by(column)
                 tenants = list(self._connection(session, ledger).scalars(query))
         appended = 0
         for tenant_id in tenants:
-            with self._session(dry_run=False) as (session, finish):
+            with self.batches.transaction() as session:
                 appended += self.writer.settle_all(self._connection(session, ledger), ledger, tenant_id)
-                finish()
         return appended
+
+    def _connection(self, session: Session, ledger: Ledger) -> Connection:
+        return self.batches.connection(session, ledger.item)
 
     def _count_lines(
         self, stage: _Stage, connection: Connection, where: Restriction, parameters: Mapping[str, Any]
@@ -231,21 +246,6 @@ class Backfill:
             .where(on_accounts(line.account_number, self.settings.of_ledger(ledger.name)))
             .where(*self.scope.restrict(Lines(line, entry, self.binding.link)))
         )
-
-    @contextmanager
-    def _session(self, dry_run: bool = True) -> Any:
-        """A session of the host's factory in a transaction of its own; yields it and what ends it well."""
-        with self.factory() as session:
-            options: dict[str, Any] = {"ledger_sync_begin": "DEFERRED" if dry_run else "IMMEDIATE"}
-            bind = session.get_bind(mapper=inspect(self.binding.line))
-            if bind.dialect.name != "sqlite":
-                options["isolation_level"] = "READ COMMITTED"
-            session.connection(bind_arguments={"mapper": inspect(self.binding.line)}, execution_options=options)
-            yield session, session.rollback if dry_run else session.commit
-            session.rollback()
-
-    def _connection(self, session: Session, ledger: Ledger) -> Connection:
-        return session.connection(bind_arguments={"mapper": inspect(ledger.item)})
 
     def _tell(self, on_progress: OnProgress | None, stages: list[_Stage], index: int, state: str) -> None:
         if on_progress is None:

@@ -127,6 +127,14 @@ class ImportRefusedError(LedgerSyncError):
         super().__init__(f"line {line}: {message}" if line is not None else message)
 
 
+class NotInTheBooksError(LedgerSyncError, LookupError):
+    """Something that was asked for by name and is not in this tenant's books, or not told apart there."""
+
+    def __init__(self, subject: str, problem: str, remedy: str) -> None:
+        self.subject = subject
+        super().__init__(f"{subject} {problem}. {remedy}")
+
+
 class UnknownTenantError(LedgerSyncError, ValueError):
     """No tenant was named where the books hold none or several."""
 

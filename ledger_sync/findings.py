@@ -180,7 +180,7 @@ def _ask(
 def _questions(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
     yield _Question(
         "remaining_differs",
-        _remaining_differs(ledger),
+        remaining_differs(ledger),
         lambda row: f"row {row.subject_id}: {row.remaining_amount} {row.status}, should be {row.left} {row.state}",
     )
     yield _Question(
@@ -238,7 +238,7 @@ def _of_tenant(entity: Entity) -> ColumnElement[bool]:
 # -- caches --------------------------------------------------------------------------------------------
 
 
-def _remaining_differs(ledger: Ledger) -> Select[Any]:
+def remaining_differs(ledger: Ledger) -> Select[Any]:
     """Rows whose remaining amount or status is not what the applications leave."""
     item, application = aliased(ledger.item), ledger.application.__table__
     tenant = application.c.tenant_id

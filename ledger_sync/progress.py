@@ -44,22 +44,31 @@ class Progress(_Result):
 
 
 class StageReport(_Result):
-    """The counts of one stage: control lines seen, rows written, applications appended, lines skipped by reason."""
+    """The counts of one stage: control lines seen, rows written, applications appended, lines skipped by reason.
+
+    A repair counts as processed what it found wrong, by what it is in ``found``, and what it took away in ``removed``.
+    """
 
     stage: str
     processed: int = 0
     synced: int = 0
+    removed: int = 0
     applied: int = 0
     skipped: Mapping[str, int] = Field(default_factory=dict)
+    found: Mapping[str, int] = Field(default_factory=dict)
 
 
 class RunReport(_Result):
-    """What a run did. ``synced`` counts the rows that it wrote; rows that were there are not counted."""
+    """What a run did. ``synced`` counts the rows that it wrote; rows that were there are not counted.
+
+    ``clean``: whether the proof that a repair takes at its end is clean; null for a backfill, which takes none.
+    """
 
     state: str
     dry_run: bool
     stages: tuple[StageReport, ...]
     elapsed_seconds: float
+    clean: bool | None = None
 
     @property
     def processed(self) -> int:

@@ -1,30 +1,51 @@
 """What is open, to whom, since when. Reads only.
 
-``open_items`` lists the items of one tenant that are not settled, now or as of any date. As of a date it never
-looks at today's remaining amounts: it asks the settlement SELECT for what is dated until then.
+``open_items`` lists the items of one tenant that are not settled, ``ageing`` adds them up by how long they are
+overdue. As of a date they never look at today's remaining amounts: they ask the settlement SELECT for what is
+dated until then. Every total is the subledger's balance of its date.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Select, bindparam, inspect, null, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    inspect,
+    literal,
+    null,
+    select,
+    type_coerce,
+)
 from sqlalchemy.orm import Session, aliased
 
-from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.binding import Binding, Entity, Ledger, attribute
+from ledger_sync.errors import ConfigurationError
+from ledger_sync.models.types import Money
 from ledger_sync.projection import voucher_text
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
+ZERO: Final = Decimal("0.00")
 
-class OpenItem(BaseModel):
-    """One open item. Amounts are positive when owed in the ledger's normal direction."""
 
+class _Result(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class OpenItem(_Result):
+    """One open item. Amounts are positive when owed in the ledger's normal direction."""
 
     ledger: str
     tenant_id: str
@@ -65,7 +86,7 @@ def open_items(
     for name in settings.ledgers() if ledgers is None else ledgers:
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        query = _items(binding, settings, ledger, dated=as_of is not None, of_party=party_id is not None)
+        query = listed(binding, settings, ledger, dated=as_of is not None, of_party=party_id is not None)
         parameters = {"tenant": tenant_id, "party": party_id, "as_of": as_of, "caused_on": None}
         rows = connection.execute(query, parameters)
         found += [_open_item(ledger, row) for row in rows if row.remaining_amount or include_settled]
@@ -82,58 +103,188 @@ def _open_item(ledger: Ledger, row: Any) -> OpenItem:
     return OpenItem(ledger=ledger.name, **values)
 
 
-def _items(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool, of_party: bool) -> Select[Any]:
-    item, entry = aliased(ledger.item), aliased(binding.entry)
-    names = (
-        "tenant_id",
-        "account_number",
-        "general_ledger_id",
-        "general_ledger_line_id",
-        "source_type",
-        "source_id",
-        "kind",
-        "invoice_number",
-        "invoice_date",
-        "due_date",
-        "entry_date",
-        "currency",
-        "currency_amount",
-        "amount",
-    )
-    party, tenant = attribute(item, ledger.party), attribute(item, "tenant_id")
-    line_id = attribute(item, "general_ledger_line_id")
-    left = attribute(item, "remaining_amount")
-    then = None
-    if dated:
-        of_tenant = remaining(
-            binding,
-            settings,
-            ledger,
-            lambda alias: [attribute(alias, "tenant_id") == bindparam("tenant", type_=tenant.type)],
-            dated=True,
-        )
-        then = of_tenant.subquery("then")
-        left = then.c.remaining_amount
-    holder = aliased(ledger.party_model) if ledger.party_model is not None else None
-    query = (
-        select(
-            *(attribute(item, name).label(name) for name in names),
-            party.label("party_id"),
-            left.label("remaining_amount"),
-            attribute(entry, "fiscal_year").label("fiscal_year"),
-            attribute(entry, "voucher_series").label("voucher_series"),
-            attribute(entry, "voucher_number").label("voucher_number"),
-            (attribute(holder, "number") if holder is not None else null()).label("party_number"),
-            (attribute(holder, "name") if holder is not None else null()).label("party_name"),
-        )
-        .select_from(item)
-        .join(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
-    )
-    if then is not None:
-        query = query.join(then, then.c.line_id == line_id)
-    if holder is not None:
-        query = query.outerjoin(holder, attribute(holder, "id") == party)
-    query = query.where(tenant == bindparam("tenant", type_=tenant.type))
+def items_of_lines(
+    connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, line_ids: Sequence[Any]
+) -> tuple[OpenItem, ...]:
+    """The open items, settled or not, of some lines."""
+    source = _Source(binding, settings, ledger, dated=False)
+    query = source.query.where(attribute(source.item, "general_ledger_line_id").in_(line_ids))
+    return tuple(_open_item(ledger, row) for row in connection.execute(query))
+
+
+def listed(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool, of_party: bool) -> Select[Any]:
+    """The open items, settled or not, of the tenant and party that are bound as ``tenant`` and ``party``."""
+    source = _Source(binding, settings, ledger, dated=dated)
+    party, tenant = attribute(source.item, ledger.party), attribute(source.item, "tenant_id")
+    query = source.query.where(tenant == bindparam("tenant", type_=tenant.type))
     if of_party:
         query = query.where(party == bindparam("party", type_=party.type))
-    return query.order_by(party, attribute(item, "entry_date"), line_id)
+    return query.order_by(party, attribute(source.item, "entry_date"), attribute(source.item, "general_ledger_line_id"))
+
+
+class _Source:
+    """Open items with their voucher, their party and what is left of them; ``query`` selects what an OpenItem has.
+
+    With ``dated``, what was left at the end of the day of the bound value ``as_of``, of one tenant's items.
+    """
+
+    def __init__(self, binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> None:
+        self.item: Entity = aliased(ledger.item)
+        item, entry = self.item, aliased(binding.entry)
+        party, tenant = attribute(item, ledger.party), attribute(item, "tenant_id")
+        self.left = attribute(item, "remaining_amount")
+        then = None
+        if dated:
+            then = remaining(
+                binding,
+                settings,
+                ledger,
+                lambda alias: [attribute(alias, "tenant_id") == bindparam("tenant", type_=tenant.type)],
+                dated=True,
+            ).subquery("then")
+            self.left = then.c.remaining_amount
+        holder = aliased(ledger.party_model) if ledger.party_model is not None else None
+        self.party_number = attribute(holder, "number") if holder is not None else null()
+        self.party_name = attribute(holder, "name") if holder is not None else null()
+        query = (
+            select(
+                *(attribute(item, name).label(name) for name in COPIED),
+                party.label("party_id"),
+                self.left.label("remaining_amount"),
+                attribute(entry, "fiscal_year").label("fiscal_year"),
+                attribute(entry, "voucher_series").label("voucher_series"),
+                attribute(entry, "voucher_number").label("voucher_number"),
+                self.party_number.label("party_number"),
+                self.party_name.label("party_name"),
+            )
+            .select_from(item)
+            .join(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
+        )
+        if then is not None:
+            query = query.join(then, then.c.line_id == attribute(item, "general_ledger_line_id"))
+        if holder is not None:
+            query = query.outerjoin(holder, attribute(holder, "id") == party)
+        self.query = query
+
+
+COPIED: Final = (
+    "tenant_id",
+    "account_number",
+    "general_ledger_id",
+    "general_ledger_line_id",
+    "source_type",
+    "source_id",
+    "kind",
+    "invoice_number",
+    "invoice_date",
+    "due_date",
+    "entry_date",
+    "currency",
+    "currency_amount",
+    "amount",
+)
+"""What an ``OpenItem`` has from its row as it stands there."""
+
+
+# -- ageing --------------------------------------------------------------------------------------------
+
+
+class AgeingRow(_Result):
+    """What one party owes, or is owed, by how long it is overdue.
+
+    ``overdue``: one amount per bucket of the ``Ageing``. ``credits``: what is open in the other direction, negative,
+    in a column of its own. ``total``: all of them. ``without_due_date``: the share of what is owed that
+    has no due date and is counted by the document's date.
+    """
+
+    ledger: str
+    party_id: Any
+    party_number: str | None
+    party_name: str | None
+    not_due: Decimal
+    overdue: tuple[Decimal, ...]
+    credits: Decimal
+    total: Decimal
+    without_due_date: Decimal
+
+
+class Ageing(_Result):
+    """Open items by how long they are overdue on a day. ``buckets`` names the columns of ``overdue``."""
+
+    tenant_id: str
+    as_of: date
+    buckets: tuple[str, ...]
+    rows: tuple[AgeingRow, ...]
+
+    def total(self, ledger: str) -> Decimal:
+        """All that is open in a ledger: the subledger's balance of that day."""
+        return sum((row.total for row in self.rows if row.ledger == ledger), ZERO)
+
+
+def ageing(
+    session: Session,
+    binding: Binding,
+    settings: Settings,
+    tenant_id: str,
+    *,
+    as_of: date | None = None,
+    today: date,
+    ledgers: Sequence[str] | None = None,
+    buckets: Sequence[int] = (30, 60, 90),
+) -> Ageing:
+    """Open items by how long they are overdue; ``as_of`` None means what is open now, as seen on ``today``.
+
+    :param buckets: the last day of each bucket but the last; (30, 60, 90) gives 1-30, 31-60, 61-90 and over 90.
+    """
+    if not buckets or any(days < 1 for days in buckets) or list(buckets) != sorted(set(buckets)):
+        raise ConfigurationError(
+            f"buckets={tuple(buckets)!r} must be days from 1 upwards, each more than the one before."
+        )
+    day = as_of or today
+    firsts = [1, *(days + 1 for days in buckets)]
+    labels = [f"{first}-{last}" for first, last in zip(firsts, buckets, strict=False)] + [f"over {buckets[-1]}"]
+    rows: list[AgeingRow] = []
+    for name in settings.ledgers() if ledgers is None else ledgers:
+        ledger = binding.ledger(name)
+        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+        query = _aged(binding, settings, ledger, day, buckets, dated=as_of is not None)
+        for row in connection.execute(query, {"tenant": tenant_id, "as_of": as_of, "caused_on": None}):
+            values = row._mapping
+            overdue = tuple(values[f"overdue_{index}"] for index in range(len(labels)))
+            known = {name: values[name] for name in AgeingRow.model_fields if name in values}
+            rows.append(AgeingRow(ledger=ledger.name, overdue=overdue, **known))
+    return Ageing(tenant_id=tenant_id, as_of=day, buckets=tuple(labels), rows=tuple(rows))
+
+
+def _aged(
+    binding: Binding, settings: Settings, ledger: Ledger, day: date, buckets: Sequence[int], *, dated: bool
+) -> Any:
+    source = _Source(binding, settings, ledger, dated=dated)
+    tenant = attribute(source.item, "tenant_id")
+    opened = source.query.where(tenant == bindparam("tenant", type_=tenant.type), source.left != 0).subquery("open")
+    c = opened.c
+    due = func.coalesce(c.due_date, c.invoice_date, c.entry_date, type_=c.entry_date.type)
+
+    def total(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+        return type_coerce(func.sum(case((condition, c.remaining_amount), else_=literal(ZERO, Money()))), Money())
+
+    # overdue for n days means that it was due n days before the day
+    ends = [day - timedelta(days=days) for days in (0, *buckets)]
+    owed = c.remaining_amount > 0
+    overdue = [total(and_(owed, due < upper, due >= lower)) for upper, lower in pairwise(ends)] + [
+        total(and_(owed, due < ends[-1]))
+    ]
+    return (
+        select(
+            c.party_id,
+            c.party_number,
+            c.party_name,
+            total(and_(owed, due >= day)).label("not_due"),
+            *(amount.label(f"overdue_{index}") for index, amount in enumerate(overdue)),
+            total(c.remaining_amount < 0).label("credits"),
+            type_coerce(func.sum(c.remaining_amount), Money()).label("total"),
+            total(and_(owed, c.due_date.is_(None))).label("without_due_date"),
+        )
+        .group_by(c.party_id, c.party_number, c.party_name)
+        .order_by(c.party_number, c.party_id)
+    )

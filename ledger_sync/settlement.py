@@ -127,16 +127,24 @@ def difference(
     )
 
 
-def settled_parts(ledger: Ledger, of_ends: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Subquery:
+def settled_parts(
+    ledger: Ledger,
+    of_ends: Callable[[ColumnElement[Any]], ColumnElement[bool]],
+    lines: Select[Any] | None = None,
+) -> Subquery:
     """What the stored applications add to the amount of each item: columns line_id and part.
 
-    ``of_ends`` says which applications count, by the column of one of their ends.
+    ``of_ends`` says which applications count, by the column of one of their ends. ``lines`` have a part, of
+    zero, even without any.
     """
     a = ledger.application.__table__
-    ends = union_all(
+    parts = [
         select(a.c.to_line_id.label("line_id"), (-a.c.amount).label("part")).where(of_ends(a.c.to_line_id)),
         select(a.c.from_line_id, a.c.amount).where(of_ends(a.c.from_line_id)),
-    ).subquery("ends")
+    ]
+    if lines is not None:
+        parts.append(lines.add_columns(literal(0, Money())))
+    ends = union_all(*parts).subquery("ends")
     return select(ends.c.line_id, money(func.sum(ends.c.part)).label("part")).group_by(ends.c.line_id).subquery("sums")
 
 
@@ -424,7 +432,7 @@ def _segments(binding: Binding, grouped: CTE, method: str) -> Select[Any]:
             func.sum(c.free)
             .over(
                 partition_by=[c.group_number, c.sign],
-                order_by=(c.entry_date, *_order(entry), attribute(line, "line_number"), c.line_id),
+                order_by=(c.entry_date, *voucher_order(entry), attribute(line, "line_number"), c.line_id),
                 rows=(None, 0),
             )
             .label("upto"),
@@ -475,8 +483,11 @@ def _segments(binding: Binding, grouped: CTE, method: str) -> Select[Any]:
     ).where(g.from_number > 0, g.to_number > 0)
 
 
-def _order(entry: Entity) -> tuple[ColumnElement[Any], ...]:
-    """The order of the vouchers of one day: by series and number; numbers of one length by code points."""
+def voucher_order(entry: Any) -> tuple[ColumnElement[Any], ...]:
+    """The order of the vouchers of one day: by series and number; numbers of one length by code points.
+
+    ``entry``: the entry, or the columns of a SELECT of its attributes.
+    """
     number = attribute(entry, "voucher_number")
     series, year = attribute(entry, "voucher_series"), attribute(entry, "fiscal_year")
     return (binary_order(series), func.length(number), binary_order(number), year)

@@ -10,22 +10,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from ledger_sync import proof, reports
-from ledger_sync.backfill import Backfill, Scope, SessionFactory
+from ledger_sync import explain, proof, reports, statements
+from ledger_sync.backfill import Backfill, Scope
 from ledger_sync.binding import Binding, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
-from ledger_sync.errors import ConfigurationError
+from ledger_sync.errors import ConfigurationError, NotInTheBooksError
+from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.progress import AllTenants, OnProgress, RunReport
-from ledger_sync.proof import Proof
-from ledger_sync.reports import OpenItem
+from ledger_sync.proof import Difference, Proof
+from ledger_sync.repair import Repair
+from ledger_sync.reports import Ageing, OpenItem
+from ledger_sync.runs import SessionFactory
 from ledger_sync.settings import Settings
+from ledger_sync.statements import Specification, Statement
 from ledger_sync.writer import Writer
 
 
@@ -107,12 +111,122 @@ class LedgerSync:
         run = Backfill(self.binding, self.settings, self._writer, factory, scope)
         return run.run(ledgers, dry_run, on_progress)
 
-    def verify(self, session: Session, tenant_id: str, as_of: date | None = None) -> Proof:
+    def repair(
+        self,
+        factory: SessionFactory,
+        *,
+        tenant_id: str,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> RunReport:
+        """Write what is missing, correct what differs, take away orphans, and prove it; in batches that each commit.
+
+        What is taken away leaves a tombstone, and what it had settled is undone.
+
+        :param factory: makes sessions; each batch has one, and a transaction of its own.
+        :param dry_run: count what is wrong, by what it is, and write nothing.
+        """
+        repair = Repair(self.binding, self.settings, self._writer, factory, tenant_id)
+        return repair.run(dry_run=dry_run, on_progress=on_progress)
+
+    def verify(
+        self, session: Session, tenant_id: str, as_of: date | None = None, *, with_findings: bool = True
+    ) -> Proof:
         """Prove one tenant's subledgers against the general ledger, to the last øre. Reads only.
 
-        :param as_of: leave out entries dated later, on both sides.
+        If the session has not begun a transaction, one is begun at REPEATABLE READ, so that all of the proof is of
+        one snapshot. Inside a transaction the figures of each ledger are of one snapshot.
+
+        :param as_of: leave out entries dated later, on both sides. Findings are of today, so there are none then.
+        :param with_findings: look for what is wrong without an amount as well; it takes longer.
         """
-        return proof.verify(session, self.binding, self.settings, tenant_id, as_of)
+        return proof.verify(session, self.binding, self.settings, tenant_id, as_of, with_findings=with_findings)
+
+    def differences(self, session: Session, tenant_id: str, as_of: date | None = None) -> Iterator[Difference]:
+        """Every line and row behind the causes of a proof, however many there are; streamed. Reads only."""
+        return proof.differences(session, self.binding, self.settings, tenant_id, as_of)
+
+    def explain(self, session: Session, subject: Any, tenant_id: str | None = None) -> Explanation:
+        """What became of a journal entry or a document, rule by rule. Reads only.
+
+        :param subject: an entry or a document; or with ``tenant_id`` an entry's id, a voucher as people write it
+            (``"17"``, ``"B-17/2026"``), or a document by its number (``"vendor_invoice:8907"``).
+        :raises NotInTheBooksError: this tenant's books do not have it, or have several.
+        """
+        return explain.explain(session, self.binding, self.settings, subject, tenant_id)
+
+    def recent(self, session: Session, tenant_id: str, since: datetime, *, limit: int = 100) -> tuple[RecentLine, ...]:
+        """The control lines posted since a moment, the newest first, and what became of each. Reads only.
+
+        :param since: aware; compared with ``posted_at``.
+        :param limit: at most so many per ledger.
+        """
+        return explain.recent(session, self.binding, self.settings, tenant_id, since, limit=limit)
+
+    def ageing(
+        self,
+        session: Session,
+        tenant_id: str,
+        *,
+        as_of: date | None = None,
+        ledgers: Sequence[str] | None = None,
+        buckets: Sequence[int] = (30, 60, 90),
+    ) -> Ageing:
+        """Open items by how long they are overdue, party by party. Reads only.
+
+        An item without a due date is counted by its document's date, and flagged. What is open in the other direction
+        is in a column of its own.
+
+        :param as_of: the day that counts, and what was open at its end; today unless given.
+        :param buckets: the last day of each bucket but the last.
+        """
+        today = date.today()  # noqa: DTZ011 - a bookkeeping date, in the host's own zone
+        return reports.ageing(
+            session,
+            self.binding,
+            self.settings,
+            tenant_id,
+            as_of=as_of,
+            today=today,
+            ledgers=ledgers,
+            buckets=buckets,
+        )
+
+    def specification(
+        self, session: Session, tenant_id: str, ledger: str, *, since: date | None = None, until: date | None = None
+    ) -> Specification:
+        """Every party's opening balance, movements and closing balance of a period. Reads only.
+
+        :param ledger: ``"customer"``, ``"supplier"`` or ``"employee"``.
+        :param since: first entry date; from the beginning unless given.
+        :param until: last entry date; to the end unless given.
+        """
+        return statements.specification(
+            session, self.binding, self.settings, tenant_id, ledger, since=since, until=until
+        )
+
+    def statement(
+        self,
+        session: Session,
+        tenant_id: str,
+        ledger: str,
+        party_id: Any,
+        *,
+        since: date | None = None,
+        until: date | None = None,
+    ) -> Statement:
+        """One party's opening balance, movements with a running balance, and closing balance. Reads only.
+
+        :raises NotInTheBooksError: the party has no items up to ``until``.
+        """
+        found = statements.specification(
+            session, self.binding, self.settings, tenant_id, ledger, since=since, until=until, party_id=party_id
+        )
+        if not found.parties:
+            raise NotInTheBooksError(
+                f"Party {party_id} of the {ledger} ledger", "has nothing in that period", "Check the id and the tenant."
+            )
+        return found.parties[0]
 
     def open_items(
         self,

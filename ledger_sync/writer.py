@@ -107,6 +107,10 @@ class Writer:
         keys = sorted(key for scope, members in scopes for key in bucket_keys(scope, members))
         return take_locks(connection, self.binding.lock.__table__, keys)
 
+    def lock_all(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> None:
+        """Hold all parties of a tenant until the transaction ends."""
+        take_locks(connection, self.binding.lock.__table__, all_bucket_keys(f"{tenant_id}/{ledger.table.fullname}"))
+
     def write(self, connection: Connection, ledger: Ledger, touched: Touched, *, tell_new: bool = False) -> Written:
         """Bring the rows of all touched lines into line with the projection, and settle what can be settled.
 
@@ -189,18 +193,20 @@ class Writer:
             for row in connection.execute(self._once(("apply", ledger.name), self._apply), parameters):
                 for line in (row.from_line_id, row.to_line_id):
                     changes[line] = changes.get(line, Decimal(0)) + row.amount
-        recounted |= changes.keys()
-        if not recounted:
-            return ()
-        update_lines = {"recount_lines": as_parameter(recounted)}
         return tuple(
-            {
-                "ledger": ledger.name,
-                "settled_amount": changes.get(row.general_ledger_line_id, Decimal(0)),
-                **row._mapping,
-            }
-            for row in connection.execute(self._once(("recount", ledger.name), self._recount), update_lines)
+            {"ledger": ledger.name, "settled_amount": changes.get(row["general_ledger_line_id"], Decimal(0)), **row}
+            for row in self.recount(connection, ledger, recounted | changes.keys())
         )
+
+    def recount(self, connection: Connection, ledger: Ledger, lines: set[Any]) -> list[Mapping[str, Any]]:
+        """Bring remaining amounts and states of some lines' items into line with their applications.
+
+        Returns the items that changed.
+        """
+        if not lines:
+            return []
+        statement = self._once(("recount", ledger.name), self._recount)
+        return [dict(row._mapping) for row in connection.execute(statement, {"recount_lines": as_parameter(lines)})]
 
     def _concerned(self, connection: Connection, ledger: Ledger, lines: set[Any]) -> list[Row[Any]]:
         """The items whose groups may settle anew when some lines have changed.
@@ -225,8 +231,7 @@ class Writer:
 
     def settle_all(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> int:
         """Settle everything of one tenant, holding all of its buckets; how many applications were appended."""
-        scope = f"{tenant_id}/{ledger.table.fullname}"
-        take_locks(connection, self.binding.lock.__table__, all_bucket_keys(scope))
+        self.lock_all(connection, ledger, tenant_id)
         plan_plainly(connection)
         application = ledger.application.__table__
         # a driver that begins transactions by itself must have seen a writing statement before a WITH
@@ -255,6 +260,8 @@ class Writer:
         where: Restriction,
         parameters: Mapping[str, Any],
         key: object,
+        *,
+        run_id: Any = None,
     ) -> int:
         """Write the rows that lack among the lines that ``where`` admits; rows that exist are left alone.
 
@@ -265,11 +272,13 @@ class Writer:
         def build(dialect: str, name: str, *_: object) -> Any:
             eligible = self._eligible(ledger, where)
             target = ledger.column("general_ledger_line_id")
-            return self._insert_rows(dialect, ledger, eligible, rewrite=False).returning(target)
+            return self._insert_rows(dialect, ledger, eligible, rewrite=False, of_run=True).returning(target)
 
         shape = (connection.dialect.name, ledger.name, key)
         statement = self._once(("fill", *shape), build)
-        return sum(len(batch) for batch in connection.execute(statement, dict(parameters)).partitions(10_000))
+        return sum(
+            len(batch) for batch in connection.execute(statement, {**parameters, "run_id": run_id}).partitions(10_000)
+        )
 
     def record_failure(
         self, connection: Connection, ledger: Ledger, tenants: Mapping[Any, str | None], error: BaseException
@@ -319,12 +328,19 @@ class Writer:
         c = projected.c
         return select(*(c[name] for name in ITEM_COLUMNS), c.amount.label("remaining_amount")).where(c.reason.is_(None))
 
-    def _insert_rows(self, dialect: str, ledger: Ledger, eligible: Select[Any], *, rewrite: bool) -> Any:
+    def _insert_rows(
+        self, dialect: str, ledger: Ledger, eligible: Select[Any], *, rewrite: bool, of_run: bool = False
+    ) -> Any:
         table = ledger.table
         names = [ledger.column(name).name for name in (*ITEM_COLUMNS, "remaining_amount")]
         rows = eligible.add_columns(literal("open").label("status"))
         key = ledger.column("general_ledger_line_id").name
         amount, remaining, status = (ledger.column(name) for name in ("amount", "remaining_amount", "status"))
+        names.append(status.name)
+        if of_run:
+            run_id = ledger.column("run_id")
+            names.append(run_id.name)
+            rows = rows.add_columns(bindparam("run_id", type_=run_id.type))
 
         def besides(new: Any) -> Mapping[str, Any]:
             # a new amount begins unsettled; what settles it is worked out right afterwards
@@ -339,7 +355,7 @@ class Writer:
         return insert_from(
             dialect,
             table,
-            [*names, status.name],
+            names,
             rows,
             key=key,
             overwrite=overwrite if rewrite else (),
@@ -475,7 +491,7 @@ class Writer:
         ledger = self.binding.ledger(name)
         lines = parameter_set("recount_lines", ledger.column("general_ledger_line_id").type)
         names = (*RETURNED, "remaining_amount", "status")
-        return self._counted(ledger, lambda end: end.in_(lines)).returning(
+        return self._counted(ledger, lambda end: end.in_(lines), lines).returning(
             *(ledger.column(column).label(column) for column in names)
         )
 
@@ -485,13 +501,13 @@ class Writer:
         tenant = bindparam("settle_tenant", type_=table.c.tenant_id.type)
         return self._counted(ledger, lambda end: table.c.tenant_id == tenant)
 
-    def _counted(self, ledger: Ledger, of_ends: Callable[[Any], Any]) -> Any:
+    def _counted(self, ledger: Ledger, of_ends: Callable[[Any], Any], lines: Select[Any] | None = None) -> Any:
         """UPDATE the remaining amount and the status of items from their applications, where they differ.
 
-        An item that never had an application has nothing to update: it was written with all of it open, and
-        applications are never deleted.
+        An item that never had an application has nothing to update, unless it is one of ``lines``: it was written
+        with all of it open, and applications are never deleted.
         """
-        sums = settled_parts(ledger, of_ends)
+        sums = settled_parts(ledger, of_ends, lines)
         amount, remaining, status, line = (
             ledger.column(name) for name in ("amount", "remaining_amount", "status", "general_ledger_line_id")
         )

@@ -1,0 +1,183 @@
+"""What the proof found wrong, written right, in bounded batches that each commit.
+
+Per ledger: the lines whose row is missing, differs, is on the wrong party or holds stale copies, and the rows that no
+eligible line accounts for, some at a time. Each batch holds all of the tenant's buckets, so nobody settles beside it,
+and then does what the hook does for touched lines: the projection decides. What is taken away leaves a tombstone.
+Then what is settled is worked out anew, and the proof is taken again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, String, bindparam, case, func, insert, literal, select, union
+from sqlalchemy.orm import Session
+
+from ledger_sync import proof
+from ledger_sync.binding import Binding, Ledger
+from ledger_sync.dialects import as_parameter, parameter_set
+from ledger_sync.findings import copied_data_differs, remaining_differs
+from ledger_sync.models.types import utc_now
+from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport
+from ledger_sync.runs import Batches, Run, SessionFactory
+from ledger_sync.settings import Settings
+from ledger_sync.touched import Touched
+from ledger_sync.writer import Writer
+
+STALE: Final = "stale"
+"""What is wrong with a row that is no cause of difference: stale copies, a forged remaining amount or status."""
+
+
+class Repair:
+    """One repair of one tenant's books. ``run`` does it and returns the report, with the proof that follows it."""
+
+    def __init__(
+        self, binding: Binding, settings: Settings, writer: Writer, factory: SessionFactory, tenant_id: Any
+    ) -> None:
+        self.binding = binding
+        self.settings = settings
+        self.writer = writer
+        self.batches = Batches(binding, factory)
+        self.tenant_id = tenant_id
+        self.ledgers = tuple(binding.ledger(name) for name in settings.ledgers())
+        self._began = time.monotonic()
+        self._sequence = 0
+
+    def run(self, *, dry_run: bool, on_progress: OnProgress | None = None) -> RunReport:
+        """Write what is missing, correct what differs, take away what is orphaned; or only count it."""
+        if dry_run:
+            return self._all(None, on_progress)
+        run = Run(self.batches, "repair", self.tenant_id, "repairing")
+        try:
+            report = self._all(run, on_progress)
+        except BaseException:
+            run.finish("failed")
+            raise
+        run.finish(report.state)
+        return report
+
+    def _all(self, run: Run | None, on_progress: OnProgress | None) -> RunReport:
+        stages: list[StageReport] = []
+        for ledger in self.ledgers:
+            stages.append(self._ledger(ledger, run))
+            self._tell(on_progress, stages, "running")
+        applied = 0
+        if run is not None:
+            for ledger in self.ledgers:
+                with self.batches.transaction() as session:
+                    applied += self.writer.settle_all(self._connection(session, ledger), ledger, self.tenant_id)
+                    run.beat(session, "settling", sum(stage.synced for stage in stages))
+        stages.append(StageReport(stage="settling", applied=applied))
+        with self.batches.transaction(commit=False) as session:
+            after = proof.verify(session, self.binding, self.settings, self.tenant_id)
+        self._tell(on_progress, stages, "completed")
+        return RunReport(
+            state="completed",
+            dry_run=run is None,
+            stages=tuple(stages),
+            elapsed_seconds=time.monotonic() - self._began,
+            clean=after.clean,
+        )
+
+    def _ledger(self, ledger: Ledger, run: Run | None) -> StageReport:
+        found: dict[str, int] = {}
+        written = removed = 0
+        last: Any = None
+        while True:
+            with self.batches.transaction(commit=run is not None) as session:
+                connection = self._connection(session, ledger)
+                if run is not None:
+                    self.writer.lock_all(connection, ledger, self.tenant_id)
+                parameters = {"tenant": self.tenant_id, "last": last}
+                batch = list(connection.execute(self._wrong(ledger, last is not None), parameters))
+                for row in batch:
+                    found[row.wrong] = found.get(row.wrong, 0) + 1
+                if batch and run is not None:
+                    lines = [row.line_id for row in batch]
+                    changes = self._mend(connection, ledger, lines, run.id)
+                    written, removed = written + changes[0], removed + changes[1]
+                    run.beat(session, f"{ledger.name}_ledger", written)
+            if not batch:
+                return StageReport(
+                    stage=f"{ledger.name}_ledger",
+                    processed=sum(found.values()),
+                    synced=written,
+                    removed=removed,
+                    found=found,
+                )
+            last = batch[-1].line_id
+
+    def _mend(self, connection: Connection, ledger: Ledger, lines: Sequence[Any], run_id: Any) -> tuple[int, int]:
+        """Bring the rows of some lines into line with the projection; how many were written and taken away."""
+        table, line_id = ledger.table, ledger.column("general_ledger_line_id")
+        of_lines = line_id.in_(parameter_set("mended_lines", line_id.type))
+        mended = {"mended_lines": as_parameter(lines)}
+        before = {
+            row._mapping[line_id]: dict(row._mapping)
+            for row in connection.execute(select(table).where(of_lines), mended)
+        }
+        touched = Touched(lines=set(lines), rewrite=True, remove=True)
+        written = self.writer.write(connection, ledger, touched)
+        gone = {row["general_ledger_line_id"] for row in written.removed}
+        self._bury(connection, ledger, [before[line] for line in gone if line in before], run_id)
+        self.writer.recount(connection, ledger, set(lines) - gone)
+        return len(written.created) + len(written.changed), len(gone)
+
+    def _bury(self, connection: Connection, ledger: Ledger, rows: Sequence[dict[str, Any]], run_id: Any) -> None:
+        names = {name: ledger.column(name).name for name in ("tenant_id", "general_ledger_line_id", "amount")}
+        stones = [
+            {
+                "ledger": ledger.name,
+                "run_id": run_id,
+                "removed_at": utc_now(),
+                "row": json.dumps(row, default=str, ensure_ascii=False),
+                **{name: row[column] for name, column in names.items()},
+            }
+            for row in rows
+        ]
+        if stones:
+            connection.execute(insert(self.binding.tombstone.__table__), stones)
+
+    def _wrong(self, ledger: Ledger, further: bool) -> Select[Any]:
+        """The next lines whose row is wrong, and what is wrong; if further, beyond the bound value ``last``."""
+        c = proof.compared(self.binding, self.settings, ledger).subquery("compared").c
+        line_id = c.general_ledger_line_id
+        copied = copied_data_differs(self.binding, self.settings, ledger).order_by(None).subquery("copied").c
+        counted = remaining_differs(ledger).order_by(None).subquery("counted").c
+        wrong = union(
+            select(line_id.label("line_id"), c.cause.label("wrong")).where(c.cause.in_(proof.FAULTS)),
+            select(copied.line_id, literal(STALE, String()).label("wrong")),
+            select(counted.line_id, literal(STALE, String()).label("wrong")),
+        ).subquery("wrong")
+        first = func.min(case((wrong.c.wrong == STALE, None), else_=wrong.c.wrong))
+        query = select(wrong.c.line_id, func.coalesce(first, STALE).label("wrong")).group_by(wrong.c.line_id)
+        if further:
+            query = query.where(wrong.c.line_id > bindparam("last", type_=wrong.c.line_id.type))
+        return query.order_by(wrong.c.line_id).limit(self.settings.batch_lines_max)
+
+    def _connection(self, session: Session, ledger: Ledger) -> Connection:
+        return self.batches.connection(session, ledger.item)
+
+    def _tell(self, on_progress: OnProgress | None, stages: Sequence[StageReport], state: str) -> None:
+        if on_progress is None:
+            return
+        self._sequence += 1
+        done = state == "completed"
+        on_progress(
+            Progress(
+                sequence=self._sequence,
+                stage="completed" if done else stages[-1].stage,
+                stage_index=len(stages) - 1,
+                stage_count=len(self.ledgers) + 1,
+                processed=sum(stage.processed for stage in stages),
+                total=sum(stage.processed for stage in stages),
+                percent=100.0 if done else round(99.0 * len(stages) / (len(self.ledgers) + 1), 1),
+                synced=sum(stage.synced for stage in stages),
+                skipped={},
+                elapsed_seconds=time.monotonic() - self._began,
+                state=state,
+            )
+        )
