@@ -244,7 +244,7 @@ class Backfill:
             select(line.id)
             .join(entry, entry.id == line.general_ledger_id)
             .where(on_accounts(line.account_number, self.settings.of_ledger(ledger.name)))
-            .where(*self.scope.restrict(Lines(line, entry, self.binding.link)))
+            .where(*self.scope.restrict(Lines(line, entry)))
         )
 
     def _tell(self, on_progress: OnProgress | None, stages: list[_Stage], index: int, state: str) -> None:

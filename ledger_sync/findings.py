@@ -164,8 +164,12 @@ def _ask(
 ) -> tuple[int, tuple[Subject, ...]]:
     parameters = {"tenant": tenant_id, "caused_on": None}
     if question.keep is None:
-        counted = question.query.add_columns(func.count().over().label("found")).limit(max(examples_max, 1))
-        rows = list(connection.execute(counted, parameters))
+        # not LIMIT: a planner then looks for the first rows only, and of most questions there are none
+        c = question.query.order_by(None).subquery("found").c
+        ranked = select(
+            *c, func.count().over().label("found"), func.row_number().over(order_by=c.subject_id).label("rank")
+        ).subquery("ranked")
+        rows = list(connection.execute(select(ranked).where(ranked.c.rank <= max(examples_max, 1)), parameters))
         count = rows[0].found if rows else 0
     else:
         count, rows = 0, []

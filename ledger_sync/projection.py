@@ -76,11 +76,10 @@ Bool = ColumnElement[bool]
 
 @dataclass(frozen=True)
 class Lines:
-    """The aliases that a restriction can speak of: a control line, its entry, and its own link."""
+    """The aliases that a restriction can speak of: a control line and its entry."""
 
     line: Entity
     entry: Entity
-    link: Entity
 
 
 Restriction = Callable[[Lines], Iterable[Bool]]
@@ -152,22 +151,15 @@ def _sourced(binding: Binding, settings: Settings, ledger: Ledger, where: Restri
     always on one party; without a mirror image it is a line like any other.
     """
     line, entry, link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
-    old_line, old_entry, old_link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
     controls = settings.of_ledger(ledger.name)
     amount = signed(line, controls)
-    mirrored = attribute(old_line, "id").is_not(None)
+    old = _mirrored(binding, settings, ledger, where)
+    mirrored = old.c.line_id.is_not(None)
 
     def of_source(name: str) -> ColumnElement[Any]:
-        old = case((old_link.line_id.is_not(None), getattr(old_link, name)), else_=getattr(old_entry, name))
         own = case((link.line_id.is_not(None), getattr(link, name)), else_=getattr(entry, name))
-        return case((mirrored, old), else_=own)
+        return case((mirrored, old.c[name]), else_=own)
 
-    mirror = and_(
-        old_line.general_ledger_id == entry.reverses_id,
-        old_line.line_number == line.line_number,
-        old_line.account_number == line.account_number,
-        old_line.debit - old_line.credit == line.credit - line.debit,
-    )
     currency_amount = attribute(line, "currency_amount")
     magnitude = func.abs(currency_amount, type_=currency_amount.type)
     query = (
@@ -180,7 +172,7 @@ def _sourced(binding: Binding, settings: Settings, ledger: Ledger, where: Restri
             amount.label("amount"),
             type_coerce(line.debit - line.credit, Money()).label("signed_amount"),
             line.due_date.label("line_due_date"),
-            case((mirrored, old_line.reference), else_=line.reference).label("line_reference"),
+            case((mirrored, old.c.reference), else_=line.reference).label("line_reference"),
             link.kind.label("link_kind"),
             mirrored.label("is_reversal"),
             entry.id.label("general_ledger_id"),
@@ -197,14 +189,51 @@ def _sourced(binding: Binding, settings: Settings, ledger: Ledger, where: Restri
         .select_from(line)
         .join(entry, entry.id == line.general_ledger_id)
         .outerjoin(link, link.line_id == line.id)
-        .outerjoin(old_line, mirror)
-        .outerjoin(old_entry, old_entry.id == old_line.general_ledger_id)
-        .outerjoin(old_link, old_link.line_id == old_line.id)
+        .outerjoin(old, old.c.line_id == line.id)
         .where(on_accounts(attribute(line, "account_number"), controls))
     )
     if where is not None:
-        query = query.where(*where(Lines(line, entry, link)))
+        query = query.where(*where(Lines(line, entry)))
     return query.subquery("sourced")
+
+
+def _mirrored(binding: Binding, settings: Settings, ledger: Ledger, where: Restriction | None) -> Subquery:
+    """The lines of reversing entries with the source and the reference of the line that each reverses.
+
+    A SELECT of its own, since few entries reverse: joined one by one, its tables would be read in full for all lines.
+    """
+    line, entry, link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
+    old_line, old_entry = aliased(binding.line), aliased(binding.entry)
+
+    def of_source(name: str) -> ColumnElement[Any]:
+        return case((link.line_id.is_not(None), getattr(link, name)), else_=getattr(old_entry, name)).label(name)
+
+    query = (
+        select(
+            line.id.label("line_id"),
+            old_line.reference.label("reference"),
+            of_source("source_type"),
+            of_source("source_id"),
+        )
+        .select_from(entry)
+        .join(line, line.general_ledger_id == entry.id)
+        .join(
+            old_line,
+            and_(
+                old_line.general_ledger_id == entry.reverses_id,
+                old_line.line_number == line.line_number,
+                old_line.account_number == line.account_number,
+                old_line.debit - old_line.credit == line.credit - line.debit,
+            ),
+        )
+        .join(old_entry, old_entry.id == old_line.general_ledger_id)
+        .outerjoin(link, link.line_id == old_line.id)
+        .where(entry.reverses_id.is_not(None))
+        .where(on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)))
+    )
+    if where is not None:
+        query = query.where(*where(Lines(line, entry)))
+    return query.subquery("mirrored")
 
 
 def source_types(settings: Settings, ledger: Ledger, document: Document) -> tuple[str, ...]:
@@ -267,9 +296,10 @@ def _documented(binding: Binding, settings: Settings, ledger: Ledger, where: Res
         query = query.outerjoin(
             alias,
             and_(
-                attribute(alias, "id") == s.source_id,
+                # one key, so that a line of another type is not even looked up
+                attribute(alias, "id")
+                == case((s.source_type.in_(source_types(settings, ledger, document)), s.source_id)),
                 attribute(alias, "tenant_id") == s.tenant_id,
-                s.source_type.in_(source_types(settings, ledger, document)),
             ),
         )
     return query.subquery("documented")

@@ -10,6 +10,7 @@ amount is in ``findings``. Reads only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
@@ -38,6 +39,7 @@ from sqlalchemy.orm import Session, aliased
 
 from ledger_sync import findings
 from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
 from ledger_sync.models.types import Money, utc_now
 from ledger_sync.projection import Lines, project, voucher_text
@@ -45,6 +47,9 @@ from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
 """Causes that should not be there: something bypassed the hook or changed a row behind its back."""
+
+MATCHED: Final = (None, "amount_differs", "wrong_party")
+"""Causes, and their absence, of lines that have an item."""
 
 EXPLAINED: Final = ("manual", "before_cutover", "unsupported_source", "source_not_found", "zero_amount")
 """Causes that the books themselves explain: lines that have no open item, by rule."""
@@ -99,8 +104,9 @@ class Example(_Result):
 
 
 class Difference(Example):
-    """One line or row behind a cause, with the account and the cause: a line of the full list."""
+    """One line or row behind a cause, with its ledger, account and cause: a line of the full list."""
 
+    ledger: str
     account_number: str
     cause: str
 
@@ -140,14 +146,15 @@ class Proof(_Result):
     """The reconciliation of one tenant's control accounts with their subledgers.
 
     ``as_of``: entries dated later are left out on both sides; null means all of them. ``findings``: what is wrong or
-    worth a look without being an amount. ``runs_active``: runs that were writing these books meanwhile; what they
-    have not reached yet shows as ``missing``.
+    worth a look without being an amount; ``with_findings`` tells whether they were looked for. ``runs_active``: runs
+    that were writing these books meanwhile; what they have not reached yet shows as ``missing``.
     """
 
     tenant_id: str
     as_of: date | None
     accounts: tuple[AccountProof, ...]
     findings: tuple[Finding, ...] = ()
+    with_findings: bool = True
     runs_active: tuple[Any, ...] = ()
 
     @property
@@ -177,19 +184,21 @@ def verify(
 ) -> Proof:
     """Prove one tenant's subledgers against the general ledger."""
     begin_snapshot(session, binding)
+    sought = with_findings and as_of is None
     accounts: list[AccountProof] = []
     found: list[Finding] = []
     for name in settings.ledgers():
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
         accounts += _accounts(connection, binding, settings, ledger, tenant_id, as_of)
-        if with_findings and as_of is None:
+        if sought:
             found += findings.find(connection, binding, settings, ledger, tenant_id)
     return Proof(
         tenant_id=tenant_id,
         as_of=as_of,
         accounts=tuple(accounts),
         findings=tuple(found),
+        with_findings=sought,
         runs_active=runs_active(session, binding, tenant_id),
     )
 
@@ -203,8 +212,10 @@ def begin_snapshot(session: Session, binding: Binding) -> None:
     bind = session.get_bind(mapper=inspect(binding.entry))
     if session.in_transaction() or not isinstance(bind, Engine) or bind.dialect.name == "sqlite":
         return
-    session.connection(
-        bind_arguments={"mapper": inspect(binding.entry)}, execution_options={"isolation_level": "REPEATABLE READ"}
+    plan_plainly(
+        session.connection(
+            bind_arguments={"mapper": inspect(binding.entry)}, execution_options={"isolation_level": "REPEATABLE READ"}
+        )
     )
 
 
@@ -235,7 +246,7 @@ def differences(
             query, _parameters(tenant_id, as_of), execution_options={"stream_results": True, "max_row_buffer": 1000}
         )
         for row in rows:
-            yield Difference(account_number=row.account_number, cause=row.cause, **_values(row))
+            yield Difference(ledger=name, account_number=row.account_number, cause=row.cause, **_values(row))
 
 
 def _parameters(tenant_id: str, as_of: date | None) -> dict[str, Any]:
@@ -245,39 +256,52 @@ def _parameters(tenant_id: str, as_of: date | None) -> dict[str, Any]:
 def _accounts(
     connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: str, as_of: date | None
 ) -> Iterable[AccountProof]:
-    both = compared(binding, settings, ledger, dated=as_of is not None).subquery("compared")
-    c = both.c
-    totals = (
-        select(
-            c.account_number,
-            c.cause,
-            func.count().label("count"),
-            type_coerce(func.sum(c.gl_amount), Money()).label("gl_amount"),
-            type_coerce(func.sum(c.item_amount), Money()).label("item_amount"),
-        )
-        .group_by(c.account_number, c.cause)
-        .order_by(c.account_number)
-    )
+    dated = as_of is not None
     parameters = _parameters(tenant_id, as_of)
-    found: dict[str, list[Any]] = {
+    found: dict[str, list[_Total]] = {
         account: [] for control in settings.of_ledger(ledger.name) for account in control.singles()
     }
-    for row in connection.execute(totals, parameters):
-        found.setdefault(row.account_number, []).append(row)
+    for row in connection.execute(_totals(binding, settings, ledger, dated=dated), parameters):
+        found.setdefault(row.account_number, []).append(_Total(row.cause, row.lines, row.gl_amount, row.item_amount))
+    found = {account: _with_orphans(totals) for account, totals in found.items()}
     examples: dict[tuple[str, str], list[Example]] = {}
-    if settings.examples_max and any(row.cause is not None for rows in found.values() for row in rows):
+    if settings.examples_max and any(total.cause is not None for totals in found.values() for total in totals):
+        both = compared(binding, settings, ledger, dated=dated).subquery("compared")
         for row in connection.execute(_examples(both, settings.examples_max), parameters):
             examples.setdefault((row.account_number, row.cause), []).append(Example(**_values(row)))
     return [
-        _account(tenant_id, ledger, account_number, rows, examples) for account_number, rows in sorted(found.items())
+        _account(tenant_id, ledger, account_number, totals, examples)
+        for account_number, totals in sorted(found.items())
     ]
+
+
+@dataclass(frozen=True)
+class _Total:
+    cause: str | None
+    count: int
+    gl_amount: Decimal
+    item_amount: Decimal
+
+
+ALL_ITEMS: Final = "all_items"
+"""In the totals of an account, in place of a cause: all of its items, whether a line accounts for them or not."""
+
+
+def _with_orphans(totals: list[_Total]) -> list[_Total]:
+    """The totals of an account with its orphans: all of its items but those that a line accounts for."""
+    items = [total for total in totals if total.cause == ALL_ITEMS]
+    of_lines = [total for total in totals if total.cause != ALL_ITEMS]
+    matched = [total for total in of_lines if total.cause in MATCHED]
+    count = sum(total.count for total in items) - sum(total.count for total in matched)
+    amount = sum((total.item_amount for total in items), ZERO) - sum((total.item_amount for total in matched), ZERO)
+    return [*of_lines, _Total("orphan", count, ZERO, amount)] if count else of_lines
 
 
 def _account(
     tenant_id: str,
     ledger: Ledger,
     account_number: str,
-    rows: list[Any],
+    rows: list[_Total],
     examples: dict[tuple[str, str], list[Example]],
 ) -> AccountProof:
     by_cause = {row.cause: row for row in rows}
@@ -327,11 +351,63 @@ def _examples(both: Subquery, count: int) -> Select[Any]:
     return select(ranked).where(ranked.c.rank <= count).order_by(ranked.c.account_number, ranked.c.rank)
 
 
+def _totals(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> Select[Any]:
+    """What the lines of each account and cause add up to, and what all items of each account do, in one snapshot.
+
+    What the items have beyond those that a line accounts for are the orphans, so nobody need look for them.
+    """
+    lines = _of_lines(binding, settings, ledger, dated=dated).subquery("of_lines").c
+    items = _of_items(binding, ledger, dated=dated).subquery("of_items").c
+    # grouped above the union, where a planner does not take the causes for as many as there are lines
+    both = union_all(
+        select(lines.account_number, lines.cause, lines.gl_amount, lines.item_amount),
+        select(items.account_number, literal(ALL_ITEMS, String()), literal(ZERO, Money()), items.amount),
+    )
+    c = both.subquery("both").c
+    return select(
+        c.account_number,
+        c.cause,
+        func.count().label("lines"),
+        type_coerce(func.sum(c.gl_amount), Money()).label("gl_amount"),
+        type_coerce(func.sum(c.item_amount), Money()).label("item_amount"),
+    ).group_by(c.account_number, c.cause)
+
+
 def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool = False) -> Select[Any]:
     """One row per posted control line with its item, and one per item that no eligible line accounts for.
 
     Bound values: ``tenant``, and with ``dated`` ``as_of``.
     """
+    every = project(binding, settings, ledger, lambda a: [attribute(a.entry, "status") == "posted"]).subquery("every")
+    items = _of_items(binding, ledger, dated=dated).subquery("of_items").c
+    accounted = (
+        select(every.c.general_ledger_line_id)
+        .where(
+            every.c.general_ledger_line_id == items.general_ledger_line_id,
+            every.c.tenant_id == items.tenant_id,
+            every.c.account_number == items.account_number,
+            every.c.reason.is_(None),
+        )
+        .exists()
+    )
+    orphans = select(
+        items.account_number,
+        literal("orphan", String()).label("cause"),
+        items.general_ledger_id,
+        items.general_ledger_line_id,
+        null().label("fiscal_year"),
+        null().label("voucher_series"),
+        null().label("voucher_number"),
+        items.entry_date,
+        literal(ZERO, Money()).label("gl_amount"),
+        items.amount.label("item_amount"),
+    ).where(~accounted)
+    both = union_all(_of_lines(binding, settings, ledger, dated=dated), orphans).subquery("both_sides")
+    return select(*both.c)
+
+
+def _of_lines(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> Select[Any]:
+    """The posted control lines of the tenant, each with its cause and its item's amount."""
 
     def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
         entry_date, tenant_id = attribute(lines.entry, "entry_date"), attribute(lines.entry, "tenant_id")
@@ -346,11 +422,9 @@ def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: boo
     lines = project(binding, settings, ledger, of_tenant).subquery("lines")
     item = aliased(ledger.item)
     p, zero = lines.c, literal(ZERO, Money())
-    has_item = attribute(item, "id").is_not(None)
-    item_amount = func.coalesce(attribute(item, "amount"), zero)
     cause = case(
         (p.reason.is_not(None), p.reason),
-        (~has_item, "missing"),
+        (attribute(item, "id").is_(None), "missing"),
         (attribute(item, "amount") != p.amount, "amount_differs"),
         (attribute(item, ledger.party) != p.party_id, "wrong_party"),
         else_=null(),
@@ -361,7 +435,7 @@ def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: boo
         attribute(item, "tenant_id") == p.tenant_id,
         attribute(item, "account_number") == p.account_number,
     )
-    of_lines = (
+    return (
         select(
             p.account_number,
             type_coerce(cause, String()).label("cause"),
@@ -372,38 +446,30 @@ def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: boo
             p.voucher_number,
             p.entry_date,
             type_coerce(p.amount, Money()).label("gl_amount"),
-            type_coerce(item_amount, Money()).label("item_amount"),
+            type_coerce(func.coalesce(attribute(item, "amount"), zero), Money()).label("item_amount"),
         )
         .select_from(lines)
         .outerjoin(item, matching)
     )
-    # an item whose line is dated later than as_of belongs to that later day, whatever the item's own copy says
-    every = project(binding, settings, ledger, lambda a: [attribute(a.entry, "status") == "posted"]).subquery("every")
-    row = aliased(ledger.item)
-    accounted = (
-        select(every.c.general_ledger_line_id)
-        .where(
-            every.c.general_ledger_line_id == attribute(row, "general_ledger_line_id"),
-            every.c.tenant_id == attribute(row, "tenant_id"),
-            every.c.account_number == attribute(row, "account_number"),
-            every.c.reason.is_(None),
-        )
-        .exists()
+
+
+def _of_items(binding: Binding, ledger: Ledger, *, dated: bool) -> Select[Any]:
+    """The items of the tenant. With ``dated``, until then by their line's date, or their own where it is gone.
+
+    So an item whose line is dated later belongs to that later day, whatever the item's own copy says.
+    """
+    item = aliased(ledger.item)
+    names = ("tenant_id", "account_number", "general_ledger_id", "general_ledger_line_id", "entry_date", "amount")
+    tenant_id, own_date = attribute(item, "tenant_id"), attribute(item, "entry_date")
+    query = select(*(attribute(item, name).label(name) for name in names)).where(
+        tenant_id == bindparam("tenant", type_=tenant_id.type)
     )
-    tenant_id, entry_date = attribute(row, "tenant_id"), attribute(row, "entry_date")
-    orphans = select(
-        attribute(row, "account_number"),
-        literal("orphan", String()).label("cause"),
-        attribute(row, "general_ledger_id"),
-        attribute(row, "general_ledger_line_id"),
-        null().label("fiscal_year"),
-        null().label("voucher_series"),
-        null().label("voucher_number"),
-        entry_date,
-        zero.label("gl_amount"),
-        attribute(row, "amount").label("item_amount"),
-    ).where(tenant_id == bindparam("tenant", type_=tenant_id.type), ~accounted)
-    if dated:
-        orphans = orphans.where(entry_date <= bindparam("as_of", type_=entry_date.type))
-    both = union_all(of_lines, orphans).subquery("both_sides")
-    return select(*both.c)
+    if not dated:
+        return query
+    line, entry = aliased(binding.line), aliased(binding.entry)
+    day = func.coalesce(attribute(entry, "entry_date"), own_date, type_=own_date.type)
+    return (
+        query.outerjoin(line, attribute(line, "id") == attribute(item, "general_ledger_line_id"))
+        .outerjoin(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .where(day <= bindparam("as_of", type_=own_date.type))
+    )

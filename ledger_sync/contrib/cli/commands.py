@@ -1,4 +1,4 @@
-"""The commands: each opens the database, calls the public face, and prints the result."""
+"""What every command needs, and the commands that write: each opens the database and calls the public face."""
 
 from __future__ import annotations
 
@@ -66,6 +66,8 @@ def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
         return _fail(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         return _fail("Stopped. What had been committed stays; run the same command again to go on.")
+    except OSError as error:
+        return _fail(str(error))
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own: wrong usage
             error.show()
@@ -80,7 +82,7 @@ def _fail(message: str) -> int:
 
 
 @contextmanager
-def _books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionmaker[Session]]]:
+def books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionmaker[Session]]]:
     """The database, with its tables made or found."""
     engine = open_engine(db)
     try:
@@ -93,7 +95,7 @@ def _books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionma
         engine.dispose()
 
 
-def _settings(accounts: list[str] | None, since: date | None = None) -> Settings:
+def settings_of(accounts: list[str] | None, since: date | None = None) -> Settings:
     if not accounts:
         return Settings(effective_from=since)
     controls: dict[str, list[str]] = {}
@@ -113,7 +115,7 @@ def _settings(accounts: list[str] | None, since: date | None = None) -> Settings
     )
 
 
-def _tenants(session: Session, tenant: str | None, everybody: bool) -> list[str]:
+def tenants_of(session: Session, tenant: str | None, *, everybody: bool) -> list[str]:
     """The one tenant of the books, the one that was named, or all of them."""
     if tenant is not None:
         return [tenant]
@@ -126,7 +128,7 @@ def _tenants(session: Session, tenant: str | None, everybody: bool) -> list[str]
 @app.command()
 def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
     """Make the tables in a database. Harmless where they exist."""
-    with _books(db, create=True):
+    with books(db, create=True):
         show.Output(as_json).say(f"The tables are in {masked(db)}.")
     return 0
 
@@ -135,7 +137,7 @@ def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
 def demo(db: Annotated[str, typer.Option("--db", help="An empty database.")] = DEMO_DB, as_json: Json = False) -> int:
     """Make a small fictional company, and show what is written, what is skipped, and the proof."""
     output = show.Output(as_json)
-    with _books(db, create=True) as (engine, factory):
+    with books(db, create=True) as (engine, factory):
         with factory() as session:
             others = session.scalar(
                 select(func.count()).select_from(JournalEntry).where(JournalEntry.tenant_id != demo_company.TENANT)
@@ -164,7 +166,7 @@ def import_saft(
     from ledger_sync.contrib.saft import import_saft as read
 
     output = show.Output(as_json)
-    with _books(db, create=True) as (_, factory):
+    with books(db, create=True) as (_, factory):
         with Progress(
             TextColumn("{task.description:<18}"), BarColumn(), DownloadColumn(), console=output.console, disable=as_json
         ) as bar:
@@ -173,7 +175,9 @@ def import_saft(
             def follow(progress: SaftProgress) -> None:
                 bar.update(task, completed=progress.bytes_read, total=progress.bytes_total)
 
-            report = read(factory, file, settings=_settings(account), contra_account=contra_account, on_progress=follow)
+            report = read(
+                factory, file, settings=settings_of(account), contra_account=contra_account, on_progress=follow
+            )
         output.document([report])
         for warning in report.warnings:
             output.say(f"[yellow]Warning:[/yellow] {escape(warning)}")
@@ -200,11 +204,11 @@ def backfill(
 ) -> int:
     """Write the open items that history lacks."""
     output = show.Output(as_json)
-    sync = LedgerSync(_settings(account))
-    with _books(db) as (_, factory):
+    sync = LedgerSync(settings_of(account))
+    with books(db) as (_, factory):
         if not all_tenants:
             with factory() as session:
-                tenant = _tenants(session, tenant, all_tenants)[0]
+                tenant = tenants_of(session, tenant, everybody=all_tenants)[0]
         with output.progress() as follow:
             report = sync.backfill(
                 factory,
@@ -221,56 +225,21 @@ def backfill(
 
 
 @app.command()
-def verify(
+def repair(
     db: Db = DEFAULT_DB,
     tenant: Tenant = None,
-    all_tenants: Everybody = False,
-    as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Last entry date.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what is wrong, write nothing.")] = False,
     account: Accounts = None,
     as_json: Json = False,
 ) -> int:
-    """Compare the control accounts with their subledgers. Status 1 when an open item is missing or wrong."""
+    """Write what is missing, correct what differs, take away orphans. Status 1 when the proof after it is not clean."""
     output = show.Output(as_json)
-    sync = LedgerSync(_settings(account))
-    with _books(db) as (_, factory), factory() as session:
-        proofs = [
-            sync.verify(session, name, as_of.date() if as_of else None)
-            for name in _tenants(session, tenant, all_tenants)
-        ]
-        output.document(proofs)
-        for result in proofs:
-            show.proof(output, result)
-    return 0 if all(result.clean for result in proofs) else 1
-
-
-@app.command("open-items")
-def open_items(
-    db: Db = DEFAULT_DB,
-    tenant: Tenant = None,
-    all_tenants: Everybody = False,
-    as_of: Annotated[
-        datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="What was open at the end of that day.")
-    ] = None,
-    ledger: Annotated[list[str] | None, typer.Option(help="supplier, customer or employee; all unless given.")] = None,
-    include_settled: Annotated[bool, typer.Option("--include-settled", help="Paid items as well.")] = False,
-    account: Accounts = None,
-    as_json: Json = False,
-) -> int:
-    """List what is open, to whom, since when."""
-    output = show.Output(as_json)
-    sync = LedgerSync(_settings(account))
-    with _books(db) as (_, factory), factory() as session:
-        found = [
-            item
-            for name in _tenants(session, tenant, all_tenants)
-            for item in sync.open_items(
-                session,
-                name,
-                ledgers=ledger or None,
-                as_of=as_of.date() if as_of else None,
-                include_settled=include_settled,
-            )
-        ]
-    output.items(found)
-    show.open_items(output, found)
-    return 0
+    sync = LedgerSync(settings_of(account))
+    with books(db) as (_, factory):
+        with factory() as session:
+            name = tenants_of(session, tenant, everybody=False)[0]
+        with output.progress() as follow:
+            report = sync.repair(factory, tenant_id=name, dry_run=dry_run, on_progress=follow)
+        output.document([report])
+        show.repair_report(output, report)
+    return 0 if report.clean else 1

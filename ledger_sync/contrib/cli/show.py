@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 
 from pydantic import BaseModel
@@ -12,23 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.progress import Progress as Snapshot
 from ledger_sync.progress import RunReport
 from ledger_sync.proof import EXPLAINED, Proof
-from ledger_sync.reports import OpenItem
-
-MEANINGS = {
-    "manual": "posted without a source",
-    "before_cutover": "dated before the cut-over",
-    "unsupported_source": "from a source that this account does not take",
-    "source_not_found": "the source is not there",
-    "zero_amount": "amount zero",
-    "draft": "not posted yet",
-    "missing": "should have an open item and has none",
-    "amount_differs": "the open item has another amount",
-    "wrong_party": "the open item is on another party",
-    "orphan": "an open item without its line",
-}
+from ledger_sync.reports import Ageing, OpenItem
+from ledger_sync.statements import Specification
 
 
 def money(amount: Decimal) -> str:
@@ -65,7 +55,9 @@ class Output:
             return
         table = Table(title=escape(title), title_justify="left", title_style="bold")
         for index, name in enumerate(columns):
-            table.add_column(name, justify="right" if index in numbers else "left", no_wrap=index in numbers)
+            table.add_column(
+                name, justify="right" if index in numbers else "left", no_wrap=index in numbers, overflow="fold"
+            )
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.console.print(table)
@@ -128,9 +120,7 @@ def proof(output: Output, result: Proof) -> None:
         )
         for cause in account.causes:
             mark = "" if cause.name in EXPLAINED else "! "
-            rows.append(
-                ["", f"  {mark}{cause.name} ({cause.count:,}): {MEANINGS[cause.name]}", "", "", money(cause.amount)]
-            )
+            rows.append(["", f"  {mark}{cause.name} ({cause.count:,}): {cause.meaning}", "", "", money(cause.amount)])
     as_of = f" as of {result.as_of}" if result.as_of else ""
     output.table(
         f"Tenant {result.tenant_id}{as_of}",
@@ -138,12 +128,24 @@ def proof(output: Output, result: Proof) -> None:
         rows,
         numbers=(2, 3, 4),
     )
+    if result.findings:
+        listed = [
+            [
+                f"{'! ' if finding.fault else ''}{finding.name} ({finding.count:,})",
+                finding.ledger,
+                finding.meaning,
+                "\n".join(subject.text for subject in finding.examples),
+            ]
+            for finding in sorted(result.findings, key=lambda finding: not finding.fault)
+        ]
+        output.table("Findings", ["finding", "ledger", "what it is", "examples"], listed, numbers=())
+    if result.runs_active:
+        runs = ", ".join(str(run) for run in result.runs_active)
+        output.say(f"Taken while run {runs} was writing: what it has not reached yet is missing.")
     if result.clean:
         output.say("Every øre of difference has a cause that the books explain; no open item is missing or wrong.")
     else:
-        output.say(
-            "[bold]Marked with ! is what should not be there.[/bold] `ledger-sync backfill` writes what is missing."
-        )
+        output.say("[bold]Marked with ! is what should not be there.[/bold] `ledger-sync repair` mends it.")
 
 
 def open_items(output: Output, items: Sequence[OpenItem]) -> None:
@@ -168,3 +170,111 @@ def open_items(output: Output, items: Sequence[OpenItem]) -> None:
         totals[item.ledger] = totals.get(item.ledger, Decimal(0)) + item.remaining_amount
     for ledger, total in totals.items():
         output.say(f"{ledger}_ledger: {money(total)} open")
+
+
+def repair_report(output: Output, report: RunReport) -> None:
+    """What a repair found, and what it did about it."""
+    rows = [
+        [
+            stage.stage,
+            ", ".join(f"{count:,} {what}" for what, count in sorted(stage.found.items())) or "nothing",
+            f"{stage.synced:,}",
+            f"{stage.removed:,}",
+            f"{stage.applied:,}",
+        ]
+        for stage in report.stages
+    ]
+    title = f"Repair {'(dry run: nothing was written)' if report.dry_run else report.state}"
+    output.table(title, ["stage", "found wrong", "written", "taken away", "applied"], rows, numbers=(2, 3, 4))
+    if not report.dry_run:
+        output.say("The proof after it is clean." if report.clean else "[bold]The proof after it is not clean.[/bold]")
+
+
+def explanation(output: Output, result: Explanation) -> None:
+    """What became of each line, rule by rule."""
+    output.say(escape(result.text))
+    for entry in result.entries:
+        source = f", source {entry.source}" if entry.source else ""
+        output.say(
+            f"\n[bold]Voucher {escape(entry.voucher)}[/bold] of {entry.entry_date}, {entry.status}{escape(source)}"
+        )
+        for line in entry.lines:
+            output.say(f"  line {line.line_number}, account {escape(line.account_number)}, {money(line.amount)}")
+            for rule in line.rules:
+                output.say(f"    {'yes' if rule.holds else '[bold]no [/bold]'}  {escape(rule.text)}")
+            if not line.rules:
+                output.say(f"    {escape(line.text)}")
+
+
+def recent(output: Output, lines: Sequence[RecentLine], since: datetime) -> None:
+    """The newest control lines and what became of them."""
+    rows = [
+        [
+            line.posted_at.strftime("%Y-%m-%d %H:%M") if line.posted_at else "",
+            line.voucher,
+            line.account_number,
+            money(line.amount),
+            line.outcome,
+            line.written_at.strftime("%Y-%m-%d %H:%M") if line.written_at else "",
+            "" if line.remaining_amount is None else money(line.remaining_amount),
+        ]
+        for line in lines
+    ]
+    columns = ["posted (UTC)", "voucher", "account", "amount", "outcome", "row written", "open"]
+    output.table(f"Posted since {since:%Y-%m-%d %H:%M} UTC", columns, rows, numbers=(3, 6))
+
+
+def ageing(output: Output, result: Ageing) -> None:
+    """One table per ledger: a line per party, and the sum."""
+    for ledger in dict.fromkeys(row.ledger for row in result.rows):
+        of_ledger = [row for row in result.rows if row.ledger == ledger]
+        rows = [
+            [
+                f"{row.party_number or row.party_id} {row.party_name or ''}".strip(),
+                money(row.not_due),
+                *(money(amount) for amount in row.overdue),
+                money(row.credits),
+                money(row.total),
+            ]
+            for row in of_ledger
+        ]
+        sums = [sum(column, Decimal(0)) for column in zip(*(row.overdue for row in of_ledger), strict=True)]
+        rows.append(
+            [
+                "all",
+                money(sum((row.not_due for row in of_ledger), Decimal(0))),
+                *(money(amount) for amount in sums),
+                money(sum((row.credits for row in of_ledger), Decimal(0))),
+                money(result.total(ledger)),
+            ]
+        )
+        columns = ["party", "not due", *(f"{bucket} days" for bucket in result.buckets), "credits", "total"]
+        title = f"{ledger}_ledger by days overdue on {result.as_of}, tenant {result.tenant_id}"
+        output.table(title, columns, rows, numbers=range(1, len(columns)))
+        undated = sum((row.without_due_date for row in of_ledger), Decimal(0))
+        if undated:
+            output.say(f"{money(undated)} of it has no due date and is counted by the document's date.")
+
+
+def specification(output: Output, result: Specification) -> None:
+    """Each party's opening balance, movements and closing balance."""
+    period = f"{result.since or 'the beginning'} to {result.until or 'the end'}"
+    rows: list[list[str]] = []
+    for account in result.parties:
+        party = f"{account.party_number or account.party_id} {account.party_name or ''}".strip()
+        rows.append([party, "", "", "opening", "", money(account.opening)])
+        rows += [
+            [
+                "",
+                str(movement.entry_date),
+                movement.voucher,
+                f"{movement.kind} {movement.invoice_number or ''}".strip(),
+                money(movement.amount),
+                money(movement.balance),
+            ]
+            for movement in account.movements
+        ]
+        rows.append(["", "", "", "closing", "", money(account.closing)])
+    columns = ["party", "date", "voucher", "what", "amount", "balance"]
+    output.table(f"{result.ledger}_ledger, {period}, tenant {result.tenant_id}", columns, rows, numbers=(4, 5))
+    output.say(f"All parties: opening {money(result.opening)}, closing {money(result.closing)}")
