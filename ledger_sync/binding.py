@@ -7,10 +7,10 @@ is made, so a class that does not fit is refused then, with the class and the at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Table, UniqueConstraint, inspect
 from sqlalchemy.exc import NoInspectionAvailable
@@ -22,6 +22,7 @@ from ledger_sync.errors import ConfigurationError
 from ledger_sync.settings import Settings
 
 Entity = type[Any] | AliasedClass[Any]
+T = TypeVar("T")
 
 ENTRY_ATTRIBUTES: Final = [
     "id",
@@ -172,6 +173,7 @@ class Binding:
     tombstone: type[Any]
     ledgers: tuple[Ledger, ...]
     _names: dict[str, Ledger] = field(init=False, repr=False, compare=False)
+    _built: dict[int, tuple[Settings, dict[Hashable, Any]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _require(self.entry, ENTRY_ATTRIBUTES)
@@ -186,6 +188,7 @@ class Binding:
             for document in ledger.documents:
                 _require(document.model, list(document.attributes()))
         object.__setattr__(self, "_names", {ledger.name: ledger for ledger in self.ledgers})
+        object.__setattr__(self, "_built", {})
 
     def ledger(self, name: str) -> Ledger:
         """The ledger of that name.
@@ -198,6 +201,18 @@ class Binding:
                 "Bind open items and documents for it, or take its control accounts out of the settings."
             )
         return self._names[name]
+
+    def once(self, settings: Settings, key: Hashable, build: Callable[[], T]) -> T:
+        """What ``build`` makes for these settings: a statement, say, which takes longer to build than to run.
+
+        ``key`` tells it from everything else that is built for the same settings.
+        """
+        # the settings are kept beside it, so that no others can come to have their identity
+        _, built = self._built.setdefault(id(settings), (settings, {}))
+        if key not in built:
+            built[key] = build()
+        made: T = built[key]
+        return made
 
     def check(self, settings: Settings) -> None:
         """Refuse settings that name ledgers or documents which the models lack."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     Select,
     String,
     and_,
@@ -139,12 +141,24 @@ class _Question:
     text: Callable[[Any], str]
     keep: Callable[[Any], bool] | None = None
 
+    @cached_property
+    def counted(self) -> Select[Any]:
+        """The SELECT with how many rows it has as ``found``, and the place of each as ``rank``.
+
+        Not LIMIT: a planner then looks for the first rows only, and of most questions there are none.
+        """
+        c = self.query.order_by(None).subquery("found").c
+        rank = func.row_number().over(order_by=c.subject_id).label("rank")
+        ranked = select(*c, func.count().over().label("found"), rank).subquery("ranked")
+        return select(ranked).where(ranked.c.rank <= bindparam("examples_max", type_=Integer()))
+
 
 def find(
     connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: Any
 ) -> Iterator[Finding]:
     """The findings in one tenant's books of one ledger."""
-    for question in _questions(binding, settings, ledger):
+    questions = binding.once(settings, ("findings", ledger.name), lambda: tuple(_questions(binding, settings, ledger)))
+    for question in questions:
         count, examples = _ask(connection, question, tenant_id, settings.examples_max)
         if count:
             meaning, next_step = WORDS[question.name]
@@ -164,12 +178,7 @@ def _ask(
 ) -> tuple[int, tuple[Subject, ...]]:
     parameters = {"tenant": tenant_id, "caused_on": None}
     if question.keep is None:
-        # not LIMIT: a planner then looks for the first rows only, and of most questions there are none
-        c = question.query.order_by(None).subquery("found").c
-        ranked = select(
-            *c, func.count().over().label("found"), func.row_number().over(order_by=c.subject_id).label("rank")
-        ).subquery("ranked")
-        rows = list(connection.execute(select(ranked).where(ranked.c.rank <= max(examples_max, 1)), parameters))
+        rows = list(connection.execute(question.counted, {**parameters, "examples_max": max(examples_max, 1)}))
         count = rows[0].found if rows else 0
     else:
         count, rows = 0, []
@@ -276,7 +285,7 @@ def _application_differs(binding: Binding, settings: Settings, ledger: Ledger) -
 
 
 def copied_data_differs(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Rows of eligible lines, on the right party and with the right amount, whose other columns differ.
+    """Rows of eligible lines whose columns differ that the proof does not compare as a cause.
 
     Columns: subject_id, line_id, differing (the names of the columns). Bound value: ``tenant``.
     """
@@ -432,15 +441,18 @@ def _other_party(binding: Binding, ledger: Ledger, invoices: Document) -> Select
     assert invoices.reference is not None
     invoice = aliased(invoices.model)
     theirs = select(
-        attribute(invoice, "tenant_id").label("tenant_id"),
         normalised(attribute(invoice, invoices.reference)).label("reference"),
         attribute(invoice, invoices.party).label("party_id"),
         attribute(invoice, "id").label("id"),
     ).where(_of_tenant(invoice), attribute(invoice, invoices.reference).is_not(None))
     t = theirs.subquery("theirs")
-    return query.add_columns(literal(invoices.name, String()).label("document"), t.c.id.label("document_id")).join(
-        t, and_(t.c.reference == reference, t.c.party_id != attribute(item, ledger.party))
-    )
+    fitting = and_(t.c.reference == reference, t.c.party_id != attribute(item, ledger.party))
+    c = query.order_by(None).add_columns(t.c.id.label("id")).join(t, fitting).subquery("fitting").c
+    columns = [column for column in c if column.name != "id"]
+    # a payment counts once, on however many documents its reference stands
+    document = literal(invoices.name, String()).label("document")
+    grouped = select(*columns, document, func.min(c.id).label("document_id")).group_by(*columns)
+    return grouped.order_by(c.subject_id)
 
 
 def _ambiguous(binding: Binding, ledger: Ledger, invoices: Document) -> Select[Any]:

@@ -261,13 +261,20 @@ def _accounts(
     found: dict[str, list[_Total]] = {
         account: [] for control in settings.of_ledger(ledger.name) for account in control.singles()
     }
-    for row in connection.execute(_totals(binding, settings, ledger, dated=dated), parameters):
+    totals = binding.once(
+        settings, ("totals", ledger.name, dated), lambda: _totals(binding, settings, ledger, dated=dated)
+    )
+    for row in connection.execute(totals, parameters):
         found.setdefault(row.account_number, []).append(_Total(row.cause, row.lines, row.gl_amount, row.item_amount))
     found = {account: _with_orphans(totals) for account, totals in found.items()}
     examples: dict[tuple[str, str], list[Example]] = {}
     if settings.examples_max and any(total.cause is not None for totals in found.values() for total in totals):
-        both = compared(binding, settings, ledger, dated=dated).subquery("compared")
-        for row in connection.execute(_examples(both, settings.examples_max), parameters):
+        examples_of = binding.once(
+            settings,
+            ("examples", ledger.name, dated),
+            lambda: _examples(compared(binding, settings, ledger, dated=dated).subquery("both"), settings.examples_max),
+        )
+        for row in connection.execute(examples_of, parameters):
             examples.setdefault((row.account_number, row.cause), []).append(Example(**_values(row)))
     return [
         _account(tenant_id, ledger, account_number, totals, examples)

@@ -92,7 +92,7 @@ class Repair:
                 if run is not None:
                     self.writer.lock_all(connection, ledger, self.tenant_id)
                 parameters = {"tenant": self.tenant_id, "last": last}
-                batch = list(connection.execute(self._wrong(ledger, last is not None), parameters))
+                batch = list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
                 for row in batch:
                     found[row.wrong] = found.get(row.wrong, 0) + 1
                 if batch and run is not None:
@@ -123,7 +123,8 @@ class Repair:
         written = self.writer.write(connection, ledger, touched)
         gone = {row["general_ledger_line_id"] for row in written.removed}
         self._bury(connection, ledger, [before[line] for line in gone if line in before], run_id)
-        self.writer.recount(connection, ledger, set(lines) - gone)
+        # settle, not only count: what was forged among the applications must be undone before anything is added up
+        self.writer.settle(connection, ledger, set(lines) - gone, gone, caused_on=None, recount=True)
         return len(written.created) + len(written.changed), len(gone)
 
     def _bury(self, connection: Connection, ledger: Ledger, rows: Sequence[dict[str, Any]], run_id: Any) -> None:
@@ -141,7 +142,11 @@ class Repair:
         if stones:
             connection.execute(insert(self.binding.tombstone.__table__), stones)
 
-    def _wrong(self, ledger: Ledger, further: bool) -> Select[Any]:
+    def _wrong(self, ledger: Ledger, *, further: bool) -> Select[Any]:
+        key = ("wrong", ledger.name, further)
+        return self.binding.once(self.settings, key, lambda: self._wrong_lines(ledger, further=further))
+
+    def _wrong_lines(self, ledger: Ledger, *, further: bool) -> Select[Any]:
         """The next lines whose row is wrong, and what is wrong; if further, beyond the bound value ``last``."""
         c = proof.compared(self.binding, self.settings, ledger).subquery("compared").c
         line_id = c.general_ledger_line_id

@@ -38,6 +38,8 @@ from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
 ZERO: Final = Decimal("0.00")
+BUCKET_DAYS_MAX: Final = 36_500
+"""A hundred years, so that no bucket ends before the calendar begins."""
 
 
 class _Result(BaseModel):
@@ -45,7 +47,10 @@ class _Result(BaseModel):
 
 
 class OpenItem(_Result):
-    """One open item. Amounts are positive when owed in the ledger's normal direction."""
+    """One open item. Amounts are positive when owed in the ledger's normal direction.
+
+    ``voucher`` is null for an orphan whose entry is gone.
+    """
 
     ledger: str
     tenant_id: str
@@ -55,7 +60,7 @@ class OpenItem(_Result):
     party_name: str | None
     general_ledger_id: Any
     general_ledger_line_id: Any
-    voucher: str
+    voucher: str | None
     source_type: str
     source_id: Any
     kind: str
@@ -86,7 +91,9 @@ def open_items(
     for name in settings.ledgers() if ledgers is None else ledgers:
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        query = listed(binding, settings, ledger, dated=as_of is not None, of_party=party_id is not None)
+        shape = {"dated": as_of is not None, "of_party": party_id is not None}
+        key = ("open items", ledger.name, *shape.values())
+        query = binding.once(settings, key, lambda: listed(binding, settings, ledger, **shape))  # noqa: B023 - built at once
         parameters = {"tenant": tenant_id, "party": party_id, "as_of": as_of, "caused_on": None}
         rows = connection.execute(query, parameters)
         found += [_open_item(ledger, row) for row in rows if row.remaining_amount or include_settled]
@@ -95,7 +102,7 @@ def open_items(
 
 def _open_item(ledger: Ledger, row: Any) -> OpenItem:
     values = dict(row._mapping)
-    values["voucher"] = voucher_text(row)
+    values["voucher"] = None if row.voucher_number is None else voucher_text(row)
     for name in ("voucher_series", "voucher_number", "fiscal_year"):
         del values[name]
     amount, left = values["amount"], values["remaining_amount"]
@@ -158,7 +165,7 @@ class _Source:
                 self.party_name.label("party_name"),
             )
             .select_from(item)
-            .join(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
+            .outerjoin(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
         )
         if then is not None:
             query = query.join(then, then.c.line_id == attribute(item, "general_ledger_line_id"))
@@ -236,9 +243,13 @@ def ageing(
 
     :param buckets: the last day of each bucket but the last; (30, 60, 90) gives 1-30, 31-60, 61-90 and over 90.
     """
-    if not buckets or any(days < 1 for days in buckets) or list(buckets) != sorted(set(buckets)):
+    if (
+        not buckets
+        or any(not 1 <= days <= BUCKET_DAYS_MAX for days in buckets)
+        or list(buckets) != sorted(set(buckets))
+    ):
         raise ConfigurationError(
-            f"buckets={tuple(buckets)!r} must be days from 1 upwards, each more than the one before."
+            f"buckets={tuple(buckets)!r} must be days from 1 to {BUCKET_DAYS_MAX:,}, each more than the one before."
         )
     day = as_of or today
     firsts = [1, *(days + 1 for days in buckets)]

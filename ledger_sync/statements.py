@@ -32,7 +32,7 @@ class Movement(_Result):
     """One item in a statement, and the party's balance after it."""
 
     entry_date: date
-    voucher: str
+    voucher: str | None
     kind: str
     invoice_number: str | None
     due_date: date | None
@@ -87,7 +87,7 @@ def specification(
 ) -> Specification:
     """Every party's opening balance, movements and closing balance; of ``party_id`` alone, if it is given.
 
-    Parties without a balance before the period and without movements in it are left out.
+    Parties without a balance before the period and without movements in it are left out, except ``party_id``.
     """
     ledger = binding.ledger(ledger_name)
     connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
@@ -106,7 +106,7 @@ def specification(
         )
         sums = sums.where(c.entry_date < since).group_by(c.party_id, c.party_number, c.party_name)
         for row in connection.execute(sums, parameters):
-            if row.opening:
+            if row.opening or party_id is not None:
                 account = party(row)
                 account["opening"] = account["closing"] = row.opening
     moved = select(*c).order_by(c.entry_date, *voucher_order(c), c.general_ledger_line_id)
@@ -118,7 +118,11 @@ def specification(
         account = party(row)
         account["closing"] += row.amount
         values = {name: getattr(row, name) for name in Movement.model_fields if name not in {"voucher", "balance"}}
-        account["movements"].append(Movement(voucher=voucher_text(row), balance=account["closing"], **values))
+        account["movements"].append(
+            Movement(
+                voucher=None if row.voucher_number is None else voucher_text(row), balance=account["closing"], **values
+            )
+        )
     found = (Statement(ledger=ledger.name, **values) for values in parties.values())
     ordered = sorted(found, key=lambda account: (account.party_number or "", str(account.party_id)))
     return Specification(tenant_id=tenant_id, ledger=ledger.name, since=since, until=until, parties=tuple(ordered))

@@ -224,7 +224,7 @@ class LedgerSync:
         )
         if not found.parties:
             raise NotInTheBooksError(
-                f"Party {party_id} of the {ledger} ledger", "has nothing in that period", "Check the id and the tenant."
+                f"Party {party_id} of the {ledger} ledger", "has nothing until then", "Check the id and the tenant."
             )
         return found.parties[0]
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, StaticPool, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ALL_TENANTS, LedgerSync, Settings, reports
+from ledger_sync import ALL_TENANTS, LedgerSync, Settings
 from ledger_sync.dialects import open_engine
 from ledger_sync.errors import SettlementError
 from ledger_sync.models import (
@@ -143,22 +143,6 @@ def the_engine() -> Engine:
             session.add(Customer(id=party, tenant_id=tenant, number=str(party), name="x"))
         session.commit()
     return engine
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_the_reports_query() -> Iterator[None]:
-    """Reports build their SELECT anew each time, which is most of the time they take; here it is built once."""
-    build, built = reports._items, {}
-
-    def kept(binding: Any, rules: Settings, ledger: Any, **shape: bool) -> Any:
-        key = (rules.settlement, *sorted(shape.items()))
-        if key not in built:
-            built[key] = build(binding, rules, ledger, **shape)
-        return built[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "_items", kept)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

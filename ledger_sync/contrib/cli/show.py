@@ -154,7 +154,7 @@ def open_items(output: Output, items: Sequence[OpenItem]) -> None:
         [
             item.ledger,
             f"{item.party_number or item.party_id} {item.party_name or ''}".strip(),
-            item.voucher,
+            item.voucher or "",
             item.kind,
             item.invoice_number or "",
             str(item.due_date or ""),
@@ -267,7 +267,7 @@ def specification(output: Output, result: Specification) -> None:
             [
                 "",
                 str(movement.entry_date),
-                movement.voucher,
+                movement.voucher or "",
                 f"{movement.kind} {movement.invoice_number or ''}".strip(),
                 money(movement.amount),
                 money(movement.balance),
