@@ -131,3 +131,82 @@ def test_open_items_lists_what_is_open_and_adds_up_to_the_subledger(tmp_path: Pa
     assert "supplier_ledger: 31,250.00 open" in shown.stdout
     earlier = json.loads(ledger_sync("open-items", "--db", db, "--json", "--as-of", "2025-12-31", cwd=tmp_path).stdout)
     assert sorted(item["invoice_number"] for item in earlier) == ["1001", "8801"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo's books, which the tests that use it only read."""
+    folder = tmp_path_factory.mktemp("demo")
+    assert ledger_sync("demo", cwd=folder).returncode == 0
+    return folder
+
+
+DEMO = ("--db", "sqlite:///ledger_sync_demo.db")
+
+
+def test_repair_shows_what_it_would_do_then_does_it(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    engine: Engine = open_engine(f"sqlite:///{tmp_path / 'ledger_sync_demo.db'}")
+    with engine.begin() as connection:
+        connection.execute(delete(SupplierLedger.__table__))
+    engine.dispose()
+    dry = ledger_sync("repair", *DEMO, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 1
+    assert "2 missing" in dry.stdout
+    assert ledger_sync("verify", *DEMO, cwd=tmp_path).returncode == 1
+    done = ledger_sync("repair", *DEMO, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "The proof after it is clean" in done.stdout
+    assert ledger_sync("verify", *DEMO, cwd=tmp_path).returncode == 0
+
+
+def test_explain_answers_why_nothing_was_created(demo: Path) -> None:
+    skipped = ledger_sync("explain", "5", *DEMO, cwd=demo)
+    assert skipped.returncode == 0
+    assert "No ledger entry was created for it: posted without a source." in skipped.stdout
+    assert "Neither the entry nor a link of the line names a source." in skipped.stdout
+    written = json.loads(ledger_sync("explain", "vendor_invoice:8907", *DEMO, "--json", cwd=demo).stdout)
+    outcomes = {line["account_number"]: line["outcome"] for line in written["entries"][0]["lines"]}
+    assert outcomes == {"4300": "no_control_account", "2710": "no_control_account", "2400": "written"}
+
+
+def test_explain_of_what_is_not_there_ends_with_two(demo: Path) -> None:
+    run = ledger_sync("explain", "4711", *DEMO, cwd=demo)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "voucher 4711 is not in the books" in run.stderr
+
+
+def test_ageing_adds_up_by_how_long_it_is_overdue(demo: Path) -> None:
+    shown = ledger_sync("ageing", *DEMO, "--as-of", "2026-02-11", "--ledger", "supplier", cwd=demo)
+    assert shown.returncode == 0
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("│ all"))
+    amounts = [cell.strip() for cell in row.strip("│").split("│")][1:]
+    assert amounts == ["18,750.00", "0.00", "12,500.00", "0.00", "0.00", "0.00", "31,250.00"]
+    refused = ledger_sync("ageing", *DEMO, "--buckets", "30;60", cwd=demo)
+    assert refused.returncode == 2
+    assert "30;60" in refused.stderr
+
+
+def test_specification_has_opening_movements_and_closing(demo: Path) -> None:
+    shown = ledger_sync("specification", "supplier", *DEMO, "--since", "2026-01-01", "--json", cwd=demo)
+    (mill,) = json.loads(shown.stdout)["parties"]
+    assert (mill["opening"], mill["closing"]) == ("12500.00", "31250.00")
+    assert [movement["amount"] for movement in mill["movements"]] == ["18750.00"]
+    table = ledger_sync("specification", "supplier", *DEMO, "--party", "20001", cwd=demo).stdout
+    assert "closing 31,250.00" in table
+    assert ledger_sync("specification", "bank", *DEMO, cwd=demo).returncode == 2
+
+
+def test_verify_writes_a_page_and_shows_what_was_posted_lately(demo: Path, tmp_path: Path) -> None:
+    page = tmp_path / "proof.html"
+    run = ledger_sync("verify", *DEMO, "--html", str(page), "--locale", "en", "--recent", "2w", cwd=demo)
+    assert run.returncode == 0, run.stderr
+    assert "Posted since" in run.stdout
+    assert "row written" in run.stdout
+    assert "30,900.00" in page.read_text(encoding="utf-8")
+    refused = ledger_sync("verify", *DEMO, "--html", str(page), "--locale", "xx", cwd=demo)
+    assert (refused.returncode, "'xx'" in refused.stderr) == (2, True)
+    nowhere = ledger_sync("verify", *DEMO, "--html", str(tmp_path / "no" / "proof.html"), cwd=demo)
+    assert nowhere.returncode == 2
+    assert "Traceback" not in nowhere.stderr
+    assert ledger_sync("verify", *DEMO, "--recent", "soon", cwd=demo).returncode == 2
