@@ -112,6 +112,14 @@ class SettlementError(LedgerSyncError):
         super().__init__(f"{items[0]} and {items[1]} {problem}. {remedy}")
 
 
+class LinkError(LedgerSyncError):
+    """A source link that cannot be made or taken back as asked. ``line_id`` is the journal line's id."""
+
+    def __init__(self, line_id: object, problem: str, remedy: str) -> None:
+        self.line_id = line_id
+        super().__init__(f"Journal line {line_id} {problem}. {remedy}")
+
+
 class CutOverError(LedgerSyncError, ValueError):
     """A backfill that was asked to go before the cut-over."""
 

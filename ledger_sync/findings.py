@@ -320,9 +320,8 @@ def copied_data_differs(binding: Binding, settings: Settings, ledger: Ledger) ->
 # -- documents and entries -----------------------------------------------------------------------------
 
 
-def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: Document) -> Select[Any]:
-    """Documents, not from before the cut-over, that no posted entry or line of their tenant names."""
-    model = aliased(document.model)
+def mentioned(binding: Binding, settings: Settings, ledger: Ledger, document: Document, model: Entity) -> Any:
+    """Whether a posted entry or line of its own tenant names a document; ``model``: an alias of its class."""
     names = source_types(settings, ledger, document)
     entry, linked_entry, line, link = (aliased(m) for m in (binding.entry, binding.entry, binding.line, binding.link))
     by_entry = select(entry.id).where(
@@ -342,6 +341,12 @@ def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: 
             linked_entry.status == "posted",
         )
     )
+    return or_(by_entry.exists(), by_link.exists())
+
+
+def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: Document) -> Select[Any]:
+    """Documents, not from before the cut-over, that no posted entry or line of their tenant names."""
+    model = aliased(document.model)
     day, number = attribute(model, document.date), document.number
     boundary = cut_over_day(settings, attribute(model, "tenant_id"))
     return (
@@ -351,7 +356,7 @@ def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: 
             (attribute(model, number) if number is not None else literal("", String())).label("number"),
             day.label("day"),
         )
-        .where(_of_tenant(model), ~by_entry.exists(), ~by_link.exists())
+        .where(_of_tenant(model), ~mentioned(binding, settings, ledger, document, model))
         .where(func.coalesce(day >= boundary, literal(1) == 1))
         .order_by(attribute(model, "id"))
     )

@@ -16,13 +16,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from ledger_sync import explain, proof, reports, statements
+from ledger_sync import explain, matching, proof, reports, statements
 from ledger_sync.backfill import Backfill, Scope
 from ledger_sync.binding import Binding, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
 from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.hook import Hook, settlement_signals
+from ledger_sync.linking import Linking
+from ledger_sync.matching import Matches
 from ledger_sync.progress import AllTenants, OnProgress, RunReport
 from ledger_sync.proof import Difference, Proof
 from ledger_sync.repair import Repair
@@ -48,6 +50,7 @@ class LedgerSync:
         self._writer = Writer(self.binding, self.settings)
         self._hook = Hook(self, self.binding, self.settings, self._writer)
         self._by_hand = ByHand(self.binding, self._writer)
+        self._linking = Linking(self.binding, self.settings, self._writer)
 
     def attach(self, target: Any) -> None:
         """Sync every flush of the target's sessions from now on. Attaching twice is harmless.
@@ -253,6 +256,47 @@ class LedgerSync:
             as_of=as_of,
             include_settled=include_settled,
         )
+
+    def match(self, session: Session, tenant_id: str) -> Matches:
+        """Propose documents for the control lines that name no source, on either side of the cut-over. Reads only.
+
+        Only a match that is unique from both ends is ``certain``; the others are for a person to decide.
+        """
+        return matching.match(session, self.binding, self.settings, tenant_id)
+
+    def link(
+        self,
+        session: Session,
+        tenant_id: str,
+        line_id: Any,
+        document: str,
+        document_id: Any,
+        *,
+        actor: str,
+        reason: str,
+        kind: str | None = None,
+        method: str = "host",
+    ) -> Any:
+        """Link a posted control line to the document that it comes from, in the caller's transaction.
+
+        Its open item is written at once. The posted entry is not changed.
+
+        :param document: the document's kind, ``"vendor_invoice"``, say.
+        :param kind: why the line closes the document, if it is no payment: ``write_off``, ``rounding``, ``fee``,
+            ``exchange`` or ``credit_note``.
+        :param method: how the link came about.
+        :raises LinkError: the line or the document is not there, or the line has a link already.
+        """
+        return self._linking.link(
+            session, tenant_id, line_id, document, document_id, kind=kind, method=method, actor=actor, reason=reason
+        )
+
+    def unlink(self, session: Session, tenant_id: str, line_id: Any, *, actor: str, reason: str) -> None:
+        """Take a line's source link back, in the caller's transaction; its open item goes, what it settled is undone.
+
+        :raises LinkError: the line is not there, or has no link.
+        """
+        self._linking.unlink(session, tenant_id, line_id, actor=actor, reason=reason)
 
     def settle(
         self,

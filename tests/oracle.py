@@ -2,7 +2,7 @@
 
 The package decides in SQL and decides once, so a mistake there would be made everywhere. This is the second
 opinion: it imports nothing from the package, reads the tables by SQL text of its own (``read_books``,
-``read_items``) and follows docs/DESIGN §3, §4 and §6 as a person would, one line at a time (``classify``).
+``read_items``) and follows the rules as a person would, one line at a time (``classify``).
 """
 
 from __future__ import annotations

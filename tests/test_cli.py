@@ -210,3 +210,23 @@ def test_verify_writes_a_page_and_shows_what_was_posted_lately(demo: Path, tmp_p
     assert nowhere.returncode == 2
     assert "Traceback" not in nowhere.stderr
     assert ledger_sync("verify", *DEMO, "--recent", "soon", cwd=demo).returncode == 2
+
+
+def test_match_proposes_and_links_only_when_asked(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    engine: Engine = open_engine(f"sqlite:///{tmp_path / 'ledger_sync_demo.db'}")
+    with engine.begin() as connection:
+        connection.execute(delete(SupplierLedger.__table__))
+        connection.exec_driver_sql("UPDATE general_ledger SET source_type = NULL, source_id = NULL")
+        connection.exec_driver_sql("UPDATE general_ledger_lines SET reference = '8907' WHERE credit = 1875000")
+    engine.dispose()
+    proposed = json.loads(ledger_sync("match", *DEMO, "--json", cwd=tmp_path).stdout)
+    assert [proposal["certain"] for proposal in proposed["proposals"]] == [True]
+    written = ledger_sync("match", *DEMO, "--review", "review.csv", cwd=tmp_path)
+    assert "1 certain, 0 ambiguous" in written.stdout
+    assert (tmp_path / "review.csv").read_text(encoding="utf-8-sig").count("\n") == 2
+    linked = ledger_sync("match", *DEMO, "--review", "review.csv", "--apply", cwd=tmp_path)
+    assert "1 lines are linked" in linked.stdout, linked.stderr
+    explained = json.loads(ledger_sync("explain", "3", *DEMO, "--json", cwd=tmp_path).stdout)
+    assert explained["entries"][0]["lines"][2]["outcome"] == "written"
+    assert ledger_sync("match", *DEMO, "--review", "nowhere.csv", "--apply", cwd=tmp_path).returncode == 2

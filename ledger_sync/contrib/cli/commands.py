@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger_sync import ALL_TENANTS, LedgerSync, LedgerSyncError, Settings
 from ledger_sync.contrib.cli import demo as demo_company
 from ledger_sync.contrib.cli import show
+from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError, UnknownTenantError
 from ledger_sync.models import Base, JournalEntry
@@ -243,3 +244,47 @@ def repair(
         output.document([report])
         show.repair_report(output, report)
     return 0 if report.clean else 1
+
+
+@app.command()
+def match(
+    db: Db = DEFAULT_DB,
+    tenant: Tenant = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Link the certain matches.")] = False,
+    review: Annotated[
+        Path | None,
+        typer.Option(
+            "--review", help="Write the proposals to this CSV file; with --apply, link what it has marked with yes."
+        ),
+    ] = None,
+    actor: Annotated[str, typer.Option("--actor", help="Who makes the links.")] = "ledger-sync match",
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """Propose documents for control lines without a source; link them only when asked to."""
+    output = show.Output(as_json)
+    sync = LedgerSync(settings_of(account))
+    with books(db) as (_, factory), factory() as session:
+        name = tenants_of(session, tenant, everybody=False)[0]
+        found = sync.match(session, name)
+        output.document([found])
+        show.matches(output, found)
+        if review is not None and not apply:
+            write_review(review, found)
+            output.say(f"The proposals are in {review}. Mark what is right with yes, then: match --review FILE --apply")
+        if apply:
+            chosen = read_review(review, found) if review is not None else [(p, p.candidates[0]) for p in found.certain]
+            for proposal, candidate in chosen:
+                sync.link(
+                    session,
+                    name,
+                    proposal.general_ledger_line_id,
+                    candidate.document,
+                    candidate.document_id,
+                    actor=actor,
+                    reason=f"{'reviewed' if review is not None else 'certain'}: {', '.join(candidate.evidence)}",
+                    method="match",
+                )
+            session.commit()
+            output.say(f"{len(chosen):,} lines are linked. A backfill settles them: ledger-sync backfill")
+    return 0

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 
 from ledger_sync.explain import Explanation, RecentLine
+from ledger_sync.matching import Matches
 from ledger_sync.progress import Progress as Snapshot
 from ledger_sync.progress import RunReport
 from ledger_sync.proof import EXPLAINED, Proof
@@ -278,3 +279,25 @@ def specification(output: Output, result: Specification) -> None:
     columns = ["party", "date", "voucher", "what", "amount", "balance"]
     output.table(f"{result.ledger}_ledger, {period}, tenant {result.tenant_id}", columns, rows, numbers=(4, 5))
     output.say(f"All parties: opening {money(result.opening)}, closing {money(result.closing)}")
+
+
+def matches(output: Output, found: Matches) -> None:
+    """One line per proposal, and how many there are of each kind."""
+    rows = [
+        [
+            "certain" if proposal.certain else "ambiguous",
+            proposal.voucher,
+            proposal.account_number,
+            money(proposal.amount),
+            "\n".join(
+                f"{candidate.role} {candidate.document} {candidate.number or candidate.document_id}"
+                f" ({', '.join(candidate.evidence)})"
+                for candidate in proposal.candidates
+            ),
+        ]
+        for proposal in found.proposals
+    ]
+    output.table("Proposals", ["match", "voucher", "account", "amount", "candidates"], rows, numbers=(3,))
+    output.say(
+        f"{len(found.certain):,} certain, {len(found.ambiguous):,} ambiguous, {found.unmatched:,} without a candidate"
+    )

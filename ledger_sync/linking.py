@@ -1,0 +1,109 @@
+"""Source links by hand: a posted line gets its document, or loses it again, and its open item follows at once.
+
+The posted entry itself is never touched. The link says how it came about, who made it and why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
+
+from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.errors import LinkError
+from ledger_sync.projection import source_types
+from ledger_sync.settings import Settings
+from ledger_sync.touched import Touched
+from ledger_sync.writer import Writer
+
+log = logging.getLogger("ledger_sync")
+
+
+class Linking:
+    """Makes and takes back the source links of one binding."""
+
+    def __init__(self, binding: Binding, settings: Settings, writer: Writer) -> None:
+        self.binding = binding
+        self.settings = settings
+        self.writer = writer
+
+    def link(
+        self,
+        session: Session,
+        tenant_id: Any,
+        line_id: Any,
+        document: str,
+        document_id: Any,
+        *,
+        kind: str | None,
+        method: str,
+        actor: str,
+        reason: str,
+    ) -> Any:
+        """Link a control line to a document of its tenant; returns the link."""
+        ledger = self._ledger(session, tenant_id, line_id)
+        bound = ledger.document(document)
+        if bound is None:
+            known = ", ".join(d.name for d in ledger.documents)
+            raise LinkError(
+                line_id, f"is in the {ledger.name} ledger, which has no {document!r}", f"Name one of {known}."
+            )
+        model = bound.model
+        query = select(attribute(model, "id")).where(
+            attribute(model, "id") == document_id, attribute(model, "tenant_id") == tenant_id
+        )
+        connection = session.connection(bind_arguments={"mapper": inspect(model)})
+        if connection.scalar(query) is None:
+            raise LinkError(line_id, f"cannot come from {document} {document_id}, which is not there", "Check the id.")
+        if session.get(self.binding.link, line_id) is not None:
+            raise LinkError(line_id, "has a source link already", "Take it back with unlink first.")
+        made = self.binding.link(
+            line_id=line_id,
+            source_type=source_types(self.settings, ledger, bound)[0],
+            source_id=document_id,
+            kind=kind,
+            method=method,
+            actor=actor,
+            reason=reason,
+        )
+        session.add(made)
+        self._follow(session, ledger, line_id)
+        return made
+
+    def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
+        """Take a link back; what it had settled is undone."""
+        ledger = self._ledger(session, tenant_id, line_id)
+        made = session.get(self.binding.link, line_id)
+        if made is None:
+            raise LinkError(line_id, "has no source link", "A source of its entry is changed by reversing the entry.")
+        extra = {"tenant": tenant_id, "ledger": ledger.name, "actor": actor, "reason": reason, "outcome": "unlinked"}
+        log.info(
+            "Ledger sync: link of line %s to %s %s taken back", line_id, made.source_type, made.source_id, extra=extra
+        )
+        session.delete(made)
+        self._follow(session, ledger, line_id)
+
+    def _follow(self, session: Session, ledger: Ledger, line_id: Any) -> None:
+        """Have the row follow now, also where the session is not attached; if it is, there is nothing left to do."""
+        session.flush()
+        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+        self.writer.write(connection, ledger, Touched(lines={line_id}, rewrite=True, remove=True))
+        for item in [i for i in session.identity_map.values() if isinstance(i, ledger.item)]:
+            session.expire(item)
+
+    def _ledger(self, session: Session, tenant_id: Any, line_id: Any) -> Ledger:
+        line, entry = self.binding.line, self.binding.entry
+        query = (
+            select(attribute(line, "account_number"))
+            .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+            .where(attribute(line, "id") == line_id, attribute(entry, "tenant_id") == tenant_id)
+        )
+        account_number = session.connection(bind_arguments={"mapper": inspect(line)}).scalar(query)
+        if account_number is None:
+            raise LinkError(line_id, "is not in the books", "Check the id and the tenant.")
+        control = self.settings.control_account(account_number)
+        if control is None:
+            raise LinkError(line_id, f"is on {account_number}, which is not a control account", "Link a control line.")
+        return self.binding.ledger(control.ledger)
