@@ -1,276 +1,290 @@
-"""History, walked in key ranges and written in batches that each commit.
+"""Full historical syncs: started, watched, stopped, resumed.
 
-Per ledger one stage: the control lines in order of their key, a bounded number at a time. What a batch
-writes is the projection's rows for its range that are not there yet, so a second run changes nothing. At the
-end of a stage the whole range is looked over once more for lines that were committed late under a lower key.
+``start`` writes the run's row with what it covers; ``drive`` works on it, alone or with an executor's workers, and
+tells a callback how far it is; ``advance`` does a slice of any run, for job queues. All state is in the run's tables,
+so whatever is killed, whoever comes next goes on from the last commit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Final
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, bindparam, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
-from ledger_sync.binding import Binding, Ledger, attribute
-from ledger_sync.errors import ConfigurationError, CutOverError
-from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, StageReport
-from ledger_sync.projection import Lines, Restriction, on_accounts, project
-from ledger_sync.runs import Batches, Run, SessionFactory
+from ledger_sync import segments, summary
+from ledger_sync.binding import Binding
+from ledger_sync.dialects import fault_of
+from ledger_sync.errors import NotInTheBooksError, RunStateError
+from ledger_sync.explain import entries_of_voucher
+from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, Told
+from ledger_sync.proof import Proof
+from ledger_sync.runs import (
+    Batches,
+    SessionFactory,
+    end_run,
+    imported,
+    key_of,
+    open_run,
+    reopen_run,
+    run_row,
+    steer,
+)
+from ledger_sync.scope import Scope, chosen_ledgers, chosen_sources, refuse_before_cut_over
+from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
+from ledger_sync.worker import Health, Options, Poster, Worker
 from ledger_sync.writer import Writer
 
-STAGES: Final = {"customer": "customer_invoices", "supplier": "vendor_invoices", "employee": "expenses"}
+WATCH_SECONDS = 0.1
+"""How often a run that others work on is looked at, at the least."""
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Which part of the history a run covers."""
+class Watching:
+    """How a run is told of: whom, at most how often, and what to do when the callback raises."""
 
-    tenant_id: str | AllTenants
-    since: date | None = None
-    until: date | None = None
+    on_progress: OnProgress | None = None
+    seconds: float = 0.5
+    on_error: Literal["log", "raise"] = "log"
 
-    def restrict(self, lines: Lines) -> list[Any]:
-        """The conditions on lines and entries, with their values bound by ``parameters``."""
-        tenant_id, entry_date = attribute(lines.entry, "tenant_id"), attribute(lines.entry, "entry_date")
-        conditions: list[Any] = []
-        if not isinstance(self.tenant_id, AllTenants):
-            conditions.append(tenant_id == bindparam("scope_tenant", type_=tenant_id.type))
-        if self.since is not None:
-            conditions.append(entry_date >= bindparam("scope_since", type_=entry_date.type))
-        if self.until is not None:
-            conditions.append(entry_date <= bindparam("scope_until", type_=entry_date.type))
-        return conditions
 
-    def parameters(self) -> dict[str, Any]:
-        """The bound values of ``restrict``."""
-        values = {"scope_tenant": self.tenant_id, "scope_since": self.since, "scope_until": self.until}
-        return {name: value for name, value in values.items() if name in self.shape()}
+@dataclass(frozen=True)
+class Staff:
+    """Who works on a run: the calling thread, or so many workers of an executor."""
 
-    def shape(self) -> tuple[str, ...]:
-        """Which conditions there are: scopes of one shape share their statements."""
-        given = {
-            "scope_tenant": not isinstance(self.tenant_id, AllTenants),
-            "scope_since": self.since is not None,
-            "scope_until": self.until is not None,
-        }
-        return tuple(name for name, there in given.items() if there)
+    executor: Executor | None = None
+    workers: int = 1
 
 
 @dataclass
-class _Stage:
-    name: str
-    ledger: Ledger
-    total: int = 0
-    processed: int = 0
-    synced: int = 0
-    applied: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
+class Work:
+    """What an executor's worker does; it can be pickled if the factory, the poster and the health hook can."""
 
-    def report(self) -> StageReport:
-        return StageReport(
-            stage=self.name,
-            processed=self.processed,
-            synced=self.synced,
-            applied=self.applied,
-            skipped=dict(self.skipped),
+    binding: Binding
+    settings: Settings
+    factory: SessionFactory | str
+    run_id: Any
+    poster: Poster | None
+    health: Health | None
+    proofs: list[Proof] = field(default_factory=list)
+
+    def __call__(self) -> list[Proof]:
+        """Work until the run is over; the proofs that were not clean."""
+        worker = Worker(
+            self.binding,
+            self.settings,
+            Writer(self.binding, self.settings),
+            imported(self.factory),
+            self.run_id,
+            Options(poster=self.poster, health=self.health),
         )
+        worker.work()
+        return worker.proofs
 
 
-class Backfill:
-    """One run over a scope. ``run`` walks it and returns the report."""
+class Backfills:
+    """Starts, drives and resumes the backfills of one binding under one set of settings."""
 
-    def __init__(
-        self, binding: Binding, settings: Settings, writer: Writer, factory: SessionFactory, scope: Scope
-    ) -> None:
+    def __init__(self, binding: Binding, settings: Settings, writer: Writer) -> None:
         self.binding = binding
         self.settings = settings
         self.writer = writer
-        self.batches = Batches(binding, factory)
-        self.scope = scope
-        self._sequence = 0
-        self._began = time.monotonic()
 
-    def run(self, ledgers: Iterable[str] | None, dry_run: bool, on_progress: OnProgress | None) -> RunReport:
-        """Walk all stages. A callback that raises ends the run; what has been committed stays.
+    @contextmanager
+    def _transaction(self, factory: SessionFactory, *, commit: bool = True) -> Iterator[Connection]:
+        batches = Batches(self.binding, factory)
+        with batches.transaction(commit=commit) as session:
+            yield batches.connection(session, self.binding.run)
 
-        :raises CutOverError: the scope begins before the cut-over.
+    def start(
+        self,
+        factory: SessionFactory | str,
+        *,
+        tenant_id: str | AllTenants,
+        since: date | None,
+        until: date | None,
+        ledgers: Iterable[str] | None,
+        source_types: Iterable[str] | None,
+        vouchers: Iterable[str] | None,
+        dry_run: bool,
+        posting: bool,
+        actor: str | None,
+    ) -> Any:
+        """Write the row of a new run, and the one segment that plans the others; the run's id."""
+        if not isinstance(tenant_id, AllTenants):
+            refuse_before_cut_over(self.settings, tenant_id, since)
+        scope = Scope(
+            ledgers=chosen_ledgers(self.settings, ledgers),
+            since=since,
+            until=until,
+            source_types=chosen_sources(self.settings, source_types),
+            posting=posting,
+        )
+        with self._transaction(imported(factory)) as connection:
+            if vouchers is not None:
+                scope = scope.model_copy(update={"entries": self._entries(connection, tenant_id, vouchers)})
+            run_id = open_run(
+                connection,
+                self.binding,
+                self.settings,
+                kind="backfill",
+                tenant_id=key_of(tenant_id),
+                stage="checking",
+                filters=scope.model_dump_json(),
+                dry_run=dry_run,
+                actor=actor,
+            )
+            segments.add(connection, self.binding, [Segment(run_id, 0, "checking", "check")])
+        return run_id
+
+    def _entries(self, connection: Connection, tenant_id: str | AllTenants, vouchers: Iterable[str]) -> tuple[Any, ...]:
+        found: list[Any] = []
+        for text in vouchers:
+            if isinstance(tenant_id, AllTenants):
+                raise NotInTheBooksError(f"voucher {text}", "is not told apart over all tenants", "Name one tenant.")
+            ids = entries_of_voucher(connection, self.binding, tenant_id, text)
+            if not ids:
+                raise NotInTheBooksError(f"voucher {text}", "is not in the books", "Check the number and the tenant.")
+            found += ids
+        return tuple(key if isinstance(key, int) else str(key) for key in found)
+
+    def reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any = None) -> bool:
+        """Take a run over from its workers, dead or alive; False when it has completed already.
+
+        :raises RunStateError: there is no such run, or it was cancelled.
         """
-        self._refuse_before_cut_over()
-        stages = [_Stage(STAGES[name], self.binding.ledger(name)) for name in self._names(ledgers)]
-        if dry_run:
-            return self._walk_stages(stages, None, on_progress)
-        tenant_id = None if isinstance(self.scope.tenant_id, AllTenants) else self.scope.tenant_id
-        run = Run(self.batches, "backfill", tenant_id, stages[0].name)
+        with self._transaction(imported(factory)) as connection:
+            run = run_row(connection, self.binding, run_id, tenant_id)
+            if run.kind != "backfill":
+                raise RunStateError(run_id, f"is a {run.kind}, which is not resumed", f"Start the {run.kind} again.")
+            if run.state == "cancelled":
+                raise RunStateError(run_id, "was cancelled", "Start a new one; it goes on from what is written.")
+            if run.state in {"completed", "completed_with_errors"}:
+                return False
+            reopen_run(connection, self.binding, self.settings, run_id)
+            segments.take_over(connection, self.binding, run_id)
+        return True
+
+    def drive(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        *,
+        watching: Watching,
+        staff: Staff,
+        poster: Poster | None = None,
+        health: Health | None = None,
+    ) -> RunReport:
+        """Work on a run until it is over, telling how far it is, and return what it did.
+
+        Whatever ends it early leaves a run that can be resumed: ``paused`` if somebody interrupted it, ``failed`` if
+        something went wrong.
+        """
+        watcher = _Watcher(self.binding, imported(factory), run_id, watching)
+        proofs: list[Proof] = []
         try:
-            report = self._walk_stages(stages, run, on_progress)
-        except BaseException:
-            run.finish("failed")
+            watcher.tell(last=True)
+            if staff.executor is None:
+                options = Options(poster=poster, health=health, on_step=watcher.tell)
+                worker = Worker(self.binding, self.settings, self.writer, watcher.factory, run_id, options)
+                worker.work()
+                proofs = worker.proofs
+            else:
+                work = Work(self.binding, self.settings, factory, run_id, poster, health)
+                proofs = self._with_workers(staff.executor, staff.workers, work, watcher)
+        except BaseException as error:
+            interrupted = not isinstance(error, Exception)
+            note = "It was interrupted." if interrupted else f"{type(error).__name__}: {error}"
+            self._end(watcher.factory, run_id, "paused" if interrupted else "failed", note)
             raise
-        run.finish(report.state)
-        return report
+        watcher.tell(last=True)
+        with self._transaction(watcher.factory, commit=False) as connection:
+            return summary.report(connection, self.binding, run_id, proofs)
 
-    def _walk_stages(self, stages: list[_Stage], run: Run | None, on_progress: OnProgress | None) -> RunReport:
+    def _with_workers(self, executor: Executor, workers: int, work: Work, watcher: _Watcher) -> list[Proof]:
+        futures: list[Future[list[Proof]]] = [executor.submit(replace(work)) for _ in range(max(1, workers))]
+        try:
+            waiting = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, timeout=WATCH_SECONDS)
+                for future in done:
+                    future.result()
+                watcher.tell()
+        except BaseException:
+            with self._transaction(watcher.factory) as connection:
+                run = run_row(connection, self.binding, work.run_id)
+                if run.state == "running":
+                    steer(connection, self.binding, work.run_id, "pause", None)
+            wait(futures)
+            raise
+        return [proof for future in futures for proof in future.result()]
+
+    def _end(self, factory: SessionFactory, run_id: Any, state: str, note: str) -> None:
+        try:
+            with self._transaction(factory) as connection:
+                if not end_run(connection, self.binding, run_id, state, note):
+                    return
+                segments.take_over(connection, self.binding, run_id)
+        except DBAPIError:
+            return  # the database is away; the lease will pass, and the error that is being raised says why
+
+    def advance(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        budget_seconds: float | None,
+        *,
+        poster: Poster | None = None,
+        health: Health | None = None,
+    ) -> Progress:
+        """Work on a run for so long, or until it is over, and return how far it is.
+
+        A deadlock, or a database that went away, leaves the run running, for the next call; anything else fails it.
+        """
+        sessions = imported(factory)
+        with self._transaction(sessions, commit=False) as connection:
+            if run_row(connection, self.binding, run_id).state != "running":
+                return summary.progress(connection, self.binding, run_id)
+        deadline = float("inf") if budget_seconds is None else time.monotonic() + budget_seconds
+        options = Options(poster=poster, health=health, deadline=deadline)
+        try:
+            Worker(self.binding, self.settings, self.writer, sessions, run_id, options).work()
+        except Exception as error:
+            if not (isinstance(error, DBAPIError) and fault_of(error) == "passing"):
+                self._end(sessions, run_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+        with self._transaction(sessions, commit=False) as connection:
+            return summary.progress(connection, self.binding, run_id)
+
+
+class _Watcher:
+    """Reads how far a run is when its callback is due, and tells it."""
+
+    def __init__(self, binding: Binding, factory: SessionFactory, run_id: Any, watching: Watching) -> None:
+        self.binding = binding
+        self.factory = factory
+        self.run_id = run_id
+        self.told = Told(watching.on_progress, watching.seconds, watching.on_error)
+        self.batches = Batches(binding, factory)
+
+    def tell(self, *, last: bool = False) -> None:
+        """Tell if it is time to; in any case if ``last``."""
+        if self.told.callback is None:
+            return
         with self.batches.transaction(commit=False) as session:
-            for stage in stages:
-                stage.total = self._connection(session, stage.ledger).scalar(
-                    self._count(stage.ledger), self.scope.parameters()
-                )
-        for index, stage in enumerate(stages):
-            self._tell(on_progress, stages, index, "running")
-            for _ in self._walk(stage, run):
-                self._tell(on_progress, stages, index, "running")
-        settling = _Stage("settling", stages[-1].ledger)
-        stages.append(settling)
-        if run is not None:
-            self._tell(on_progress, stages, len(stages) - 1, "running")
-            for stage in stages[:-1]:
-                settling.applied += self._settle(stage.ledger)
-        self._tell(on_progress, stages, len(stages) - 1, "completed")
-        return RunReport(
-            state="completed",
-            dry_run=run is None,
-            stages=tuple(stage.report() for stage in stages),
-            elapsed_seconds=time.monotonic() - self._began,
-        )
-
-    def _names(self, ledgers: Iterable[str] | None) -> list[str]:
-        known = self.settings.ledgers()
-        wanted = list(known if ledgers is None else ledgers)
-        for name in wanted:
-            if name not in known:
-                raise ConfigurationError(f"There is no ledger {name!r}; the settings have {', '.join(known)}.")
-        return [name for name in STAGES if name in wanted]
-
-    def _refuse_before_cut_over(self) -> None:
-        tenant = self.scope.tenant_id
-        if self.scope.since is None or isinstance(tenant, AllTenants):
-            return
-        cut_over = self.settings.cut_over(tenant)
-        if cut_over is not None and self.settings.effective_by == "entry_date" and self.scope.since < cut_over:
-            raise CutOverError(
-                f"since={self.scope.since} lies before the cut-over of {cut_over}. History is brought in by moving "
-                "the cut-over back: set effective_from to that day, for hook and backfill alike."
-            )
-
-    def _walk(self, stage: _Stage, run: Run | None) -> Iterable[None]:
-        """Write a stage batch by batch; without a run, count what would be written and roll back."""
-        cursor: Any = None
-        ledger = stage.ledger
-        run_id = None if run is None else run.id
-        while True:
-            with self.batches.transaction(commit=run is not None) as session:
-                connection = self._connection(session, ledger)
-                position = {**self.scope.parameters(), **({} if cursor is None else {"cursor": cursor})}
-                upper = connection.scalar(self._upper(ledger, cursor), position)
-                if upper is None:
-                    break
-                where, parameters = self._between(cursor), {**position, "upper": upper}
-                key = ("batch", self.scope.shape(), cursor is None)
-                stage.synced += self.writer.fill(connection, ledger, where, parameters, key, run_id=run_id)
-                self._count_lines(stage, connection, where, parameters)
-                if run is not None:
-                    run.beat(session, stage.name, stage.synced)
-            cursor = upper
-            yield
-        if run is None:
-            return
-        with self.batches.transaction() as session:
-            # what was committed meanwhile under a key that the cursor had passed
-            parameters, shape = self.scope.parameters(), ("rest", self.scope.shape())
-            connection = self._connection(session, ledger)
-            stage.synced += self.writer.fill(connection, ledger, self.scope.restrict, parameters, shape, run_id=run_id)
-
-    def _settle(self, ledger: Ledger) -> int:
-        """Settle the ledger's items, tenant by tenant, each in a transaction of its own."""
-        tenants: list[Any] = [self.scope.tenant_id]
-        if isinstance(self.scope.tenant_id, AllTenants):
-            column = ledger.column("tenant_id")
-            with self.batches.transaction(commit=False) as session:
-                query = select(column).distinct().order_by(column)
-                tenants = list(self._connection(session, ledger).scalars(query))
-        appended = 0
-        for tenant_id in tenants:
-            with self.batches.transaction() as session:
-                appended += self.writer.settle_all(self._connection(session, ledger), ledger, tenant_id)
-        return appended
-
-    def _connection(self, session: Session, ledger: Ledger) -> Connection:
-        return self.batches.connection(session, ledger.item)
-
-    def _count_lines(
-        self, stage: _Stage, connection: Connection, where: Restriction, parameters: Mapping[str, Any]
-    ) -> None:
-        ledger = stage.ledger
-        lines = project(self.binding, self.settings, ledger, where).subquery("counted")
-        query = select(lines.c.reason, func.count()).group_by(lines.c.reason)
-        for reason, count in connection.execute(query, parameters):
-            stage.processed += count
-            if reason is not None:
-                stage.skipped[reason] = stage.skipped.get(reason, 0) + count
-        done = project(self.binding, self.settings, ledger, where).subquery("done")
-        self.writer.resolve_failures(connection, ledger, select(done.c.general_ledger_id), parameters)
-
-    def _between(self, cursor: Any) -> Restriction:
-        def where(lines: Lines) -> list[Any]:
-            key = attribute(lines.line, "id")
-            bounds = [key <= bindparam("upper", type_=key.type)]
-            if cursor is not None:
-                bounds.append(key > bindparam("cursor", type_=key.type))
-            return [*bounds, *self.scope.restrict(lines)]
-
-        return where
-
-    def _upper(self, ledger: Ledger, cursor: Any) -> Select[Any]:
-        lines = self._lines(ledger)
-        key = attribute(self.binding.line, "id")
-        query = lines.order_by(key).limit(self.settings.batch_lines_max)
-        if cursor is not None:
-            query = query.where(key > bindparam("cursor", type_=key.type))
-        batch = query.subquery("batch")
-        return select(batch.c[0]).order_by(batch.c[0].desc()).limit(1)
-
-    def _count(self, ledger: Ledger) -> Select[Any]:
-        return select(func.count()).select_from(self._lines(ledger).subquery())
-
-    def _lines(self, ledger: Ledger) -> Select[Any]:
-        line, entry = self.binding.line, self.binding.entry
-        return (
-            select(line.id)
-            .join(entry, entry.id == line.general_ledger_id)
-            .where(on_accounts(line.account_number, self.settings.of_ledger(ledger.name)))
-            .where(*self.scope.restrict(Lines(line, entry)))
-        )
-
-    def _tell(self, on_progress: OnProgress | None, stages: list[_Stage], index: int, state: str) -> None:
-        if on_progress is None:
-            return
-        self._sequence += 1
-        total = sum(stage.total for stage in stages)
-        processed = sum(stage.processed for stage in stages)
-        skipped: dict[str, int] = {}
-        for stage in stages:
-            for reason, count in stage.skipped.items():
-                skipped[reason] = skipped.get(reason, 0) + count
-        done = state == "completed"
-        percent = 100.0 if done else min(99.9, round(100 * processed / total, 1)) if total else 0.0
-        on_progress(
-            Progress(
-                sequence=self._sequence,
-                stage=stages[index].name if not done else "completed",
-                stage_index=index,
-                stage_count=len(stages),
-                processed=processed,
-                total=max(total, processed),
-                percent=percent,
-                synced=sum(stage.synced for stage in stages),
-                skipped=skipped,
-                elapsed_seconds=time.monotonic() - self._began,
-                state=state,
-            )
-        )
+            connection = self.batches.connection(session, self.binding.run)
+            run = run_row(connection, self.binding, self.run_id)
+            stages = summary.stages_of(summary.scope_of(run), dry_run=run.dry_run)
+            # the run's own row is enough to see whether it is time
+            if not last and not self.told.due(stages.index(run.stage)):
+                return
+            snapshot = summary.progress_of(run, segments.all_of(connection, self.binding, self.run_id))
+        if last or not snapshot.over:
+            self.told.tell(snapshot, stages)

@@ -162,7 +162,11 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Binding:
-    """All the classes of one set of books."""
+    """All the classes of one set of books.
+
+    ``editable``: whether posted entries and their lines can be changed. Then whoever writes rows for entries that
+    existed before locks those entries first; entries that cannot change need no lock.
+    """
 
     entry: type[Any]
     line: type[Any]
@@ -170,8 +174,10 @@ class Binding:
     error: type[Any]
     lock: type[Any]
     run: type[Any]
+    segment: type[Any]
     tombstone: type[Any]
     ledgers: tuple[Ledger, ...]
+    editable: bool = False
     _names: dict[str, Ledger] = field(init=False, repr=False, compare=False)
     _built: dict[int, tuple[Settings, dict[Hashable, Any]]] = field(init=False, repr=False, compare=False)
 
@@ -189,6 +195,13 @@ class Binding:
                 _require(document.model, list(document.attributes()))
         object.__setattr__(self, "_names", {ledger.name: ledger for ledger in self.ledgers})
         object.__setattr__(self, "_built", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # statements are built anew in another process
+        return {name: value for name, value in self.__dict__.items() if name != "_built"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _built={})
 
     def ledger(self, name: str) -> Ledger:
         """The ledger of that name.
@@ -293,6 +306,7 @@ def ready_made() -> Binding:
         error=models.SyncError,
         lock=models.SyncLock,
         run=models.SyncRun,
+        segment=models.SyncSegment,
         tombstone=models.Tombstone,
         ledgers=(
             Ledger(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -34,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql import expression
@@ -220,6 +222,22 @@ def insert_from(
     )
 
 
+def counts_beside_insert(connection: Connection) -> bool:
+    """Whether one statement can insert rows and return counts of what it looked at (a writing WITH)."""
+    return connection.dialect.name == "postgresql"
+
+
+def held(model: type[Any], ids: Select[Any]) -> Select[Any]:
+    """A SELECT that locks rows of a class, by id and in the order of their ids, against changes until the commit.
+
+    Rows that refer to them can still be inserted. It returns how many there are: the ids stay in the server. Where
+    there are no row locks it only reads.
+    """
+    key: ColumnElement[Any] = model.id
+    rows = select(key).where(key.in_(ids)).order_by(key).with_for_update(key_share=True)
+    return select(func.count()).select_from(rows.subquery("held"))
+
+
 def open_engine(url: str, **options: Any) -> Engine:
     """An engine with transactions that hold what they promise.
 
@@ -266,6 +284,55 @@ def plan_plainly(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL jit = off")
+
+
+_PASSING_STATES: Final = ("40001", "40P01", "55P03", "08", "57P")
+"""SQLSTATEs, or how they begin: serialization failure, deadlock, lock timeout, lost connection, server restart."""
+_STATES_OF_DATA: Final = ("22", "23", "44", "P0")
+"""How SQLSTATEs begin that a row's own data cause: data exceptions, constraints, and what a trigger raises."""
+_PASSING_CODES: Final = {"sqlite": {5, 6}, "mysql": {1020, 1205, 1213, 2006, 2013}}
+_CODES_OF_DATA: Final = {"sqlite": {19}, "mysql": {1644, 3819, 4025}}
+
+
+def fault_of(error: DBAPIError) -> Literal["passing", "data", "other"]:
+    """What kind of failure a statement met, whatever the driver.
+
+    ``passing``: the same again may well succeed (a deadlock, a serialization failure, a lock timeout, a lost
+    connection). ``data``: a row that was to be written is refused for what it holds. ``other``: neither; a table that
+    lacks, a full disk.
+    """
+    original: Any = error.orig
+    state = str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")
+    if error.connection_invalidated or state.startswith(_PASSING_STATES):
+        return "passing"
+    if isinstance(error, IntegrityError | DataError) or state.startswith(_STATES_OF_DATA):
+        return "data"
+    if (code := getattr(original, "sqlite_errorcode", None)) is not None:
+        kind, number = "sqlite", code & 0xFF  # the extended code's lowest byte is the plain one
+    else:
+        arguments = getattr(original, "args", ())
+        kind, number = "mysql", arguments[0] if arguments and isinstance(arguments[0], int) else -1
+    if number in _PASSING_CODES[kind]:
+        return "passing"
+    return "data" if number in _CODES_OF_DATA[kind] else "other"
+
+
+def wait_for_writers(connection: Connection, seconds_max: float) -> bool:
+    """Wait until the transactions that are writing now have ended; False if some have not within that time.
+
+    On PostgreSQL keys are drawn before the commit, so what a transaction in flight inserts may appear under a key
+    lower than others that can be seen. The connection must be at READ COMMITTED and must not have written.
+    """
+    if connection.dialect.name != "postgresql":
+        return True
+    border = connection.exec_driver_sql("SELECT CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text)").scalar_one()
+    passed = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) >= :border")
+    deadline = time.monotonic() + seconds_max
+    while not connection.execute(passed, {"border": int(border)}).scalar_one():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def masked(url: str) -> str:

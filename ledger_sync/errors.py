@@ -124,6 +124,37 @@ class CutOverError(LedgerSyncError, ValueError):
     """A backfill that was asked to go before the cut-over."""
 
 
+class RunActiveError(LedgerSyncError):
+    """A run over books that another run is writing. ``run_id`` names the one that is there already."""
+
+    def __init__(self, run_id: object, kind: str, whose: str, stage: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"Run {run_id}, a {kind} over {whose}, is at work (stage {stage}). Wait for it, or pause or cancel it. "
+            "If its process has died, resume it: it goes on where it was."
+        )
+
+
+class RunStateError(LedgerSyncError):
+    """A run that cannot be resumed or steered as asked. ``run_id`` names it."""
+
+    def __init__(self, run_id: object, problem: str, remedy: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id} {problem}. {remedy}")
+
+
+class TooManyErrorsError(LedgerSyncError):
+    """A run that met more bad lines or documents than its limits allow, and stopped."""
+
+    def __init__(self, run_id: object, count: int, setting: str) -> None:
+        self.run_id = run_id
+        self.count = count
+        super().__init__(
+            f"Run {run_id} stopped after {count} errors, the limit of {setting}. They are in ledger_sync_errors with "
+            "their messages. Mend what they have in common and resume the run, or raise the limit in the settings."
+        )
+
+
 class ImportRefusedError(LedgerSyncError):
     """A file that cannot be imported. ``line`` is the line in the file, where one is to blame.
 

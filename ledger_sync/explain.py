@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Select, bindparam, inspect, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, inspect, or_, select, union
 from sqlalchemy.orm import Session, aliased
 
 from ledger_sync.binding import Binding, Document, Entity, Ledger, attribute
@@ -82,6 +82,29 @@ def explain(session: Session, binding: Binding, settings: Settings, subject: Any
     return _Explainer(session, binding, settings).explain(subject, tenant_id)
 
 
+def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any, text: str) -> list[Any]:
+    """The entry, by id, of a voucher as people write it: ``17``, ``B-17``, ``17/2026`` or ``B-17/2026``.
+
+    None when there is no such voucher.
+
+    :raises NotInTheBooksError: there are several; the message lists them.
+    """
+    match = _VOUCHER.fullmatch(text.strip())
+    entry = binding.entry
+    number, series = attribute(entry, "voucher_number"), attribute(entry, "voucher_series")
+    written = match["number"] if match else text
+    query = select(entry.id, *_voucher_columns(entry)).where(
+        attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
+    )
+    if match and match["year"]:
+        query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
+    rows = list(connection.execute(query.order_by(entry.id).limit(10)))
+    if len(rows) > 1:
+        several = ", ".join(voucher_text(row) for row in rows)
+        raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
+    return [row.id for row in rows]
+
+
 class _Explainer:
     def __init__(self, session: Session, binding: Binding, settings: Settings) -> None:
         self.binding = binding
@@ -102,27 +125,12 @@ class _Explainer:
             named = _NAMED.fullmatch(subject)
             if named is not None:
                 return self._of_number(tenant_id, named["name"], named["number"])
-            return self._of_entries(f"voucher {subject}", tenant_id, self._vouchers(tenant_id, subject))
+            return self._of_entries(
+                f"voucher {subject}", tenant_id, entries_of_voucher(self.connection, self.binding, tenant_id, subject)
+            )
         return self._of_entries(f"journal entry {subject}", tenant_id, [subject])
 
     # -- looking up ------------------------------------------------------------------------------------
-
-    def _vouchers(self, tenant_id: Any, text: str) -> list[Any]:
-        """The entry of a voucher as people write it: ``17``, ``B-17``, ``17/2026`` or ``B-17/2026``."""
-        match = _VOUCHER.fullmatch(text.strip())
-        entry = self.binding.entry
-        number, series = attribute(entry, "voucher_number"), attribute(entry, "voucher_series")
-        written = match["number"] if match else text
-        query = select(entry.id, *_voucher_columns(entry)).where(
-            attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
-        )
-        if match and match["year"]:
-            query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
-        rows = list(self.connection.execute(query.order_by(entry.id).limit(10)))
-        if len(rows) > 1:
-            several = ", ".join(voucher_text(row) for row in rows)
-            raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
-        return [row.id for row in rows]
 
     def _of_number(self, tenant_id: Any, name: str, number: str) -> Explanation:
         for ledger in self.ledgers:

@@ -344,11 +344,24 @@ def mentioned(binding: Binding, settings: Settings, ledger: Ledger, document: Do
     return or_(by_entry.exists(), by_link.exists())
 
 
+def unposted(
+    binding: Binding, settings: Settings, ledger: Ledger, document: Document, model: Entity
+) -> list[ColumnElement[bool]]:
+    """Whether a document, not from before the cut-over, is one that no posted entry or line of its tenant names.
+
+    ``model``: the document's class or an alias of it.
+    """
+    day = attribute(model, document.date)
+    boundary = cut_over_day(settings, attribute(model, "tenant_id"))
+    return [
+        ~mentioned(binding, settings, ledger, document, model),
+        func.coalesce(day >= boundary, literal(1) == 1),
+    ]
+
+
 def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: Document) -> Select[Any]:
-    """Documents, not from before the cut-over, that no posted entry or line of their tenant names."""
     model = aliased(document.model)
     day, number = attribute(model, document.date), document.number
-    boundary = cut_over_day(settings, attribute(model, "tenant_id"))
     return (
         select(
             attribute(model, "id").label("subject_id"),
@@ -356,8 +369,7 @@ def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: 
             (attribute(model, number) if number is not None else literal("", String())).label("number"),
             day.label("day"),
         )
-        .where(_of_tenant(model), ~mentioned(binding, settings, ledger, document, model))
-        .where(func.coalesce(day >= boundary, literal(1) == 1))
+        .where(_of_tenant(model), *unposted(binding, settings, ledger, document, model))
         .order_by(attribute(model, "id"))
     )
 

@@ -22,7 +22,7 @@ from ledger_sync.dialects import as_parameter, parameter_set
 from ledger_sync.findings import copied_data_differs, remaining_differs
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport
-from ledger_sync.runs import Batches, Run, SessionFactory
+from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
@@ -50,20 +50,20 @@ class Repair:
         """Write what is missing, correct what differs, take away what is orphaned; or only count it."""
         if dry_run:
             return self._all(None, on_progress)
-        run = Run(self.batches, "repair", self.tenant_id, "repairing")
+        run = UnsteeredRun(self.batches, self.settings, "repair", self.tenant_id, "repairing")
         try:
             report = self._all(run, on_progress)
-        except BaseException:
-            run.finish("failed")
+        except BaseException as error:
+            run.finish("failed", note=f"{type(error).__name__}: {error}")
             raise
-        run.finish(report.state)
+        run.finish(report.state, clean=report.clean)
         return report
 
-    def _all(self, run: Run | None, on_progress: OnProgress | None) -> RunReport:
+    def _all(self, run: UnsteeredRun | None, on_progress: OnProgress | None) -> RunReport:
         stages: list[StageReport] = []
         for ledger in self.ledgers:
             stages.append(self._ledger(ledger, run))
-            self._tell(on_progress, stages, "running")
+            self._tell(on_progress, run, stages, "running")
         applied = 0
         if run is not None:
             for ledger in self.ledgers:
@@ -73,8 +73,11 @@ class Repair:
         stages.append(StageReport(stage="settling", applied=applied))
         with self.batches.transaction(commit=False) as session:
             after = proof.verify(session, self.binding, self.settings, self.tenant_id)
-        self._tell(on_progress, stages, "completed")
+        self._tell(on_progress, run, stages, "completed")
         return RunReport(
+            run_id=None if run is None else run.id,
+            kind="repair",
+            tenant_id=self.tenant_id,
             state="completed",
             dry_run=run is None,
             stages=tuple(stages),
@@ -82,7 +85,7 @@ class Repair:
             clean=after.clean,
         )
 
-    def _ledger(self, ledger: Ledger, run: Run | None) -> StageReport:
+    def _ledger(self, ledger: Ledger, run: UnsteeredRun | None) -> StageReport:
         found: dict[str, int] = {}
         written = removed = 0
         last: Any = None
@@ -166,13 +169,17 @@ class Repair:
     def _connection(self, session: Session, ledger: Ledger) -> Connection:
         return self.batches.connection(session, ledger.item)
 
-    def _tell(self, on_progress: OnProgress | None, stages: Sequence[StageReport], state: str) -> None:
+    def _tell(
+        self, on_progress: OnProgress | None, run: UnsteeredRun | None, stages: Sequence[StageReport], state: str
+    ) -> None:
         if on_progress is None:
             return
         self._sequence += 1
         done = state == "completed"
         on_progress(
             Progress(
+                run_id=None if run is None else run.id,
+                tenant_id=self.tenant_id,
                 sequence=self._sequence,
                 stage="completed" if done else stages[-1].stage,
                 stage_index=len(stages) - 1,
@@ -181,7 +188,12 @@ class Repair:
                 total=sum(stage.processed for stage in stages),
                 percent=100.0 if done else round(99.0 * len(stages) / (len(self.ledgers) + 1), 1),
                 synced=sum(stage.synced for stage in stages),
+                existing=0,
                 skipped={},
+                errors=0,
+                applied=sum(stage.applied for stage in stages),
+                lines_per_second=None,
+                eta_seconds=None,
                 elapsed_seconds=time.monotonic() - self._began,
                 state=state,
             )

@@ -1,27 +1,53 @@
-"""What backfill and repair have in common: transactions of their own, and a row that says how far they are.
+"""Runs: transactions of their own, and a row for each run that says whose books it writes and how far it is.
 
-A run in state ``running`` renews its lease with every batch, in the batch's own transaction. One whose lease has
-passed has died. The proof says which runs were alive while it was taken.
+Two runs never write one tenant's books at once: ``open_run`` refuses the second and names the first. A run in state
+``running`` renews its lease with every batch, in the batch's own transaction; one whose lease has passed has died. A
+run is steered from any process by the ``command`` in its row, which its workers read with every batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, inspect, update
+from sqlalchemy import Connection, Row, Table, insert, inspect, or_, select, update
 from sqlalchemy.orm import Session
 
-from ledger_sync.binding import Binding
-from ledger_sync.models.types import utc_now
+from ledger_sync.binding import Binding, attribute
+from ledger_sync.dialects import bucket_keys, take_locks
+from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
+from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.types import storable, utc_now
+from ledger_sync.progress import AllTenants
+from ledger_sync.settings import Settings
 
-LEASE_SECONDS: Final = 600
-"""How long a run counts as alive without a batch; settling a long history is one batch."""
+SECONDS_PER_LINE: Final = 0.0005
+"""What a lease allows for each line of a step that is one statement, such as settling: ten times what was measured."""
 
 SessionFactory = Callable[[], Session]
+
+
+def imported(factory: SessionFactory | str) -> SessionFactory:
+    """A session factory, or the one that ``"module:name"`` names.
+
+    :raises ConfigurationError: there is nothing of that name.
+    """
+    if not isinstance(factory, str):
+        return factory
+    module, colon, name = factory.partition(":")
+    try:
+        found: SessionFactory = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f'factory {factory!r} cannot be imported ({error}). Name it as "package.module:name".'
+        ) from error
+    if not colon or not callable(found):
+        raise ConfigurationError(f'factory {factory!r} names nothing that makes sessions. Use "package.module:name".')
+    return found
 
 
 class Batches:
@@ -54,41 +80,186 @@ class Batches:
         return session.connection(bind_arguments={"mapper": inspect(model)})
 
 
-class Run:
-    """One run of ``kind`` over one tenant's books, or everybody's (None)."""
+def run_table(binding: Binding) -> Table:
+    """The table of the runs."""
+    table = inspect(binding.run).local_table
+    assert isinstance(table, Table)
+    return table
 
-    def __init__(self, batches: Batches, kind: str, tenant_id: Any, stage: str) -> None:
+
+def lease_end(settings: Settings, lines: int = 0) -> datetime:
+    """When a lease that is renewed now ends, for a step over so many lines in one statement."""
+    return utc_now() + timedelta(seconds=settings.lease_seconds + lines * SECONDS_PER_LINE)
+
+
+def key_of(tenant_id: Any) -> Any:
+    """A tenant as a run's row names it: null means everybody."""
+    return None if isinstance(tenant_id, AllTenants) else tenant_id
+
+
+def open_run(
+    connection: Connection,
+    binding: Binding,
+    settings: Settings,
+    *,
+    kind: str,
+    tenant_id: Any,
+    stage: str,
+    **values: Any,
+) -> Any:
+    """Insert the row of a new run that begins now, and return its id.
+
+    :raises RunActiveError: another run is writing these books.
+    """
+    _one_at_a_time(connection, binding)
+    now = utc_now()
+    row = {
+        "tenant_id": tenant_id,
+        "kind": kind,
+        "state": "running",
+        "stage": stage,
+        "version": version("ledger_sync"),
+        "started_at": now,
+        "lease_until": lease_end(settings),
+        **values,
+    }
+    result = connection.execute(insert(run_table(binding)).values(**row))
+    run_id = result.inserted_primary_key[0] if result.inserted_primary_key else None
+    _refuse_beside(connection, binding, run_id, tenant_id)
+    return run_id
+
+
+def reopen_run(connection: Connection, binding: Binding, settings: Settings, run_id: Any) -> None:
+    """Set a run that has died, was paused or has failed to running again.
+
+    :raises RunActiveError: another run is writing these books.
+    """
+    _one_at_a_time(connection, binding)
+    table = run_table(binding)
+    run = run_row(connection, binding, run_id)
+    _refuse_beside(connection, binding, run_id, run.tenant_id)
+    values = {"state": "running", "command": None, "note": None, "finished_at": None}
+    connection.execute(
+        update(table)
+        .where(table.c.id == run_id)
+        .values(**values, lease_until=lease_end(settings), sequence=table.c.sequence + 1)
+    )
+
+
+def _one_at_a_time(connection: Connection, binding: Binding) -> None:
+    """Hold everybody else off who opens a run, until the transaction ends."""
+    table = run_table(binding)
+    # a writing statement first: SQLite's lock is the one on the file, and it is taken by writing
+    connection.execute(update(table).where(table.c.id.is_(None)).values(stage=table.c.stage))
+    take_locks(connection, inspect(binding.lock).local_table, bucket_keys("ledger_sync runs", ["all"]))
+
+
+def _refuse_beside(connection: Connection, binding: Binding, run_id: Any, tenant_id: Any) -> None:
+    table = run_table(binding)
+    query = select(table).where(table.c.state == "running", table.c.id != run_id).order_by(table.c.id)
+    if tenant_id is not None:
+        query = query.where(or_(table.c.tenant_id == tenant_id, table.c.tenant_id.is_(None)))
+    for other in connection.execute(query).all():
+        if other.lease_until > utc_now():
+            whose = "the books of all tenants" if other.tenant_id is None else f"the books of tenant {other.tenant_id}"
+            raise RunActiveError(other.id, other.kind, whose, other.stage)
+        end_run(connection, binding, other.id, "failed", f"It died. Run {run_id} took its place.")
+
+
+def end_run(
+    connection: Connection, binding: Binding, run_id: Any, state: str, note: str | None = None, **values: Any
+) -> bool:
+    """Say how a running run ended; whether it was still running."""
+    table = run_table(binding)
+    ended = update(table).where(table.c.id == run_id, table.c.state == "running")
+    told = {"state": state, "command": None, "note": None if note is None else storable(note)[:NOTE_MAX], **values}
+    return (
+        connection.execute(
+            ended.values(**told, finished_at=utc_now(), lease_until=utc_now(), sequence=table.c.sequence + 1)
+        ).rowcount
+        == 1
+    )
+
+
+def run_row(connection: Connection, binding: Binding, run_id: Any, tenant_id: Any = None) -> Row[Any]:
+    """The row of a run.
+
+    :param tenant_id: whose it must be; anybody's unless given.
+    :raises RunStateError: there is no such run, or it is another tenant's.
+    """
+    table = run_table(binding)
+    query = select(table).where(table.c.id == run_id)
+    if tenant_id is not None and not isinstance(tenant_id, AllTenants):
+        query = query.where(table.c.tenant_id == tenant_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise RunStateError(run_id, "does not exist", "Ask for the list of runs.")
+    return row
+
+
+def steer(connection: Connection, binding: Binding, run_id: Any, command: str, tenant_id: Any) -> None:
+    """Have a run ``pause`` or ``cancel``: its workers obey with their next batch, and one that has died at once.
+
+    :raises RunStateError: there is no such run, or it is over.
+    """
+    table = run_table(binding)
+    run = run_row(connection, binding, run_id, tenant_id)
+    ended = {"pause": "paused", "cancel": "cancelled"}[command]
+    if run.kind != "backfill":
+        raise RunStateError(run_id, f"is a {run.kind}, which cannot be steered", "Let it end, or end its process.")
+    if run.state == ended:
+        return
+    if run.state in {"paused", "failed"} and command == "cancel":
+        connection.execute(update(table).where(table.c.id == run_id).values(state=ended, sequence=table.c.sequence + 1))
+        return
+    if run.state != "running":
+        raise RunStateError(run_id, f"is {run.state.replace('_', ' ')}", "There is nothing left to steer.")
+    if run.lease_until <= utc_now():
+        end_run(connection, binding, run_id, ended)
+    else:
+        running = update(table).where(table.c.id == run_id, table.c.state == "running")
+        connection.execute(running.values(command=command, sequence=table.c.sequence + 1))
+
+
+def run_rows(connection: Connection, binding: Binding, tenant_id: Any, limit: int) -> list[Row[Any]]:
+    """The newest runs over one tenant's books, or all of them."""
+    table = run_table(binding)
+    query = select(table).order_by(table.c.id.desc()).limit(limit)
+    if not isinstance(tenant_id, AllTenants):
+        query = query.where(table.c.tenant_id == tenant_id)
+    return list(connection.execute(query))
+
+
+class UnsteeredRun:
+    """A run without segments: a repair. It renews its lease with each batch, and whoever finds it dead starts anew."""
+
+    def __init__(self, batches: Batches, settings: Settings, kind: str, tenant_id: Any, stage: str) -> None:
         self.batches = batches
-        self.model = batches.binding.run
-        self.table = self.model.__table__
-        values = {
-            "tenant_id": tenant_id,
-            "kind": kind,
-            "state": "running",
-            "stage": stage,
-            "synced": 0,
-            "version": version("ledger_sync"),
-            "started_at": utc_now(),
-            "lease_until": self._lease(),
-        }
+        self.settings = settings
+        self.binding = batches.binding
         with batches.transaction() as session:
-            result = batches.connection(session, self.model).execute(insert(self.table).values(**values))
-            self.id: Any = result.inserted_primary_key[0] if result.inserted_primary_key else None
+            connection = batches.connection(session, self.binding.run)
+            self.id: Any = open_run(connection, self.binding, settings, kind=kind, tenant_id=tenant_id, stage=stage)
 
-    @staticmethod
-    def _lease() -> datetime:
-        return utc_now() + timedelta(seconds=LEASE_SECONDS)
+    def beat(self, session: Session, stage: str, synced: int, lines: int = 0) -> None:
+        """Renew the lease, in the transaction of a batch. ``lines``: how many the next one takes in one statement.
 
-    def beat(self, session: Session, stage: str, synced: int) -> None:
-        """Renew the lease, in the transaction of a batch."""
-        values = {"stage": stage, "synced": synced, "lease_until": self._lease()}
-        self._set(session, values)
+        :raises RunStateError: the lease had passed, and another run took its place.
+        """
+        table = run_table(self.binding)
+        values: Mapping[str, Any] = {"stage": stage, "synced": synced, "lease_until": lease_end(self.settings, lines)}
+        running = update(table).where(table.c.id == self.id, table.c.state == "running").values(**values)
+        if self.batches.connection(session, self.binding.run).execute(running).rowcount != 1:
+            raise RunStateError(self.id, "lost its lease, and another run took its place", "Run the repair again.")
 
-    def finish(self, state: str) -> None:
+    def finish(self, state: str, clean: bool | None = None, note: str | None = None) -> None:
         """Say how it ended: ``completed`` or ``failed``."""
         with self.batches.transaction() as session:
-            self._set(session, {"state": state, "finished_at": utc_now()})
+            connection = self.batches.connection(session, self.binding.run)
+            end_run(connection, self.binding, self.id, state, note, clean=clean)
 
-    def _set(self, session: Session, values: dict[str, Any]) -> None:
-        statement = update(self.table).where(self.table.c.id == self.id).values(**values)
-        self.batches.connection(session, self.model).execute(statement)
+
+def tenants_in(connection: Connection, binding: Binding) -> list[Any]:
+    """The tenants that have journal entries."""
+    tenant_id = attribute(binding.entry, "tenant_id")
+    return list(connection.scalars(select(tenant_id).distinct().order_by(tenant_id)))

@@ -120,6 +120,13 @@ class Settings(_Frozen):
     automatically: by ``reference``; or what that leaves, ``oldest_first``; or not at all (``off``).
     ``closed_through``: the last day of the closed periods, for every tenant, per tenant, or as a function of
     the tenant; nothing is settled by hand with a date until then.
+
+    Of backfills: a batch is sized to take ``batch_seconds``, between ``batch_lines_min`` and ``batch_lines_max``
+    control lines, beginning with ``batch_lines_start``; after it comes a pause of ``nice_ratio`` times as long as it
+    took. ``segment_lines_max``: a worker takes so many lines at a time. ``lease_seconds``: a worker that has not
+    committed for so long counts as dead (settling and proving get more, by the number of lines). ``retries_max``: how
+    often a batch that met a deadlock or the like is tried again. A run stops at ``errors_max`` lines or documents that
+    could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
     """
 
     control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS
@@ -130,7 +137,16 @@ class Settings(_Frozen):
     bulk: Literal["refuse", "warn"] = "refuse"
     settlement: Literal["reference", "oldest_first", "off"] = "reference"
     closed_through: date | Mapping[str, date] | Callable[[str], date | None] | None = None
-    batch_lines_max: int = Field(default=20_000, ge=1, le=1_000_000)
+    batch_seconds: float = Field(default=2.0, gt=0, le=600)
+    batch_lines_min: int = Field(default=100, ge=1, le=1_000_000)
+    batch_lines_start: int = Field(default=10_000, ge=1, le=1_000_000)
+    batch_lines_max: int = Field(default=100_000, ge=1, le=1_000_000)
+    segment_lines_max: int = Field(default=250_000, ge=1, le=100_000_000)
+    nice_ratio: float = Field(default=0.0, ge=0, le=100)
+    lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    retries_max: int = Field(default=8, ge=0, le=100)
+    errors_max: int = Field(default=1_000, ge=0)
+    errors_in_a_row_max: int = Field(default=50, ge=1)
     examples_max: int = Field(default=5, ge=0, le=1_000)
 
     def __init__(self, **data: object) -> None:

@@ -61,6 +61,12 @@ sync_failed: Final = _namespace.signal(
     written. Arguments: ``failure``, a mapping with tenant_id, ledger, general_ledger_id, error, message.""",
 )
 
+run_progress: Final = _namespace.signal(
+    "run-progress",
+    doc="""While a backfill works, with ``on_progress=signalled(sync)`` only. Arguments: ``progress``, a ``Progress``.
+    The sender is what was given to ``signalled``. A receiver that raises is treated as a callback that does.""",
+)
+
 AFTER_COMMIT: Final[Mapping[str, Signal]] = {
     signal.name: signal
     for signal in (

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from ledger_sync import explain, matching, proof, reports, statements
-from ledger_sync.backfill import Backfill, Scope
+from ledger_sync import explain, matching, proof, reports, statements, summary
+from ledger_sync.backfill import Backfills, Staff, Watching
 from ledger_sync.binding import Binding, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
@@ -25,13 +27,14 @@ from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.linking import Linking
 from ledger_sync.matching import Matches
-from ledger_sync.progress import AllTenants, OnProgress, RunReport
+from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport
 from ledger_sync.proof import Difference, Proof
 from ledger_sync.repair import Repair
 from ledger_sync.reports import Ageing, OpenItem
-from ledger_sync.runs import SessionFactory
+from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer
 from ledger_sync.settings import Settings
 from ledger_sync.statements import Specification, Statement
+from ledger_sync.worker import Health, Poster
 from ledger_sync.writer import Writer
 
 
@@ -49,6 +52,7 @@ class LedgerSync:
         self.binding.check(self.settings)
         self._writer = Writer(self.binding, self.settings)
         self._hook = Hook(self, self.binding, self.settings, self._writer)
+        self._backfills = Backfills(self.binding, self.settings, self._writer)
         self._by_hand = ByHand(self.binding, self._writer)
         self._linking = Linking(self.binding, self.settings, self._writer)
 
@@ -90,33 +94,185 @@ class LedgerSync:
 
     def backfill(
         self,
-        factory: SessionFactory,
+        factory: SessionFactory | str,
         *,
         tenant_id: str | AllTenants,
         since: date | None = None,
         until: date | None = None,
         ledgers: Iterable[str] | None = None,
+        source_types: Iterable[str] | None = None,
+        vouchers: Iterable[str] | None = None,
         dry_run: bool = False,
+        actor: str | None = None,
+        poster: Poster | None = None,
+        health: Health | None = None,
+        executor: Executor | None = None,
+        workers: int = 1,
         on_progress: OnProgress | None = None,
+        progress_seconds: float = 0.5,
+        on_progress_error: Literal["log", "raise"] = "log",
     ) -> RunReport:
-        """Write the open items that history lacks, in batches that each commit.
+        """Write the open items that history lacks, in batches that each commit; settle them; prove the books.
 
-        :param factory: makes sessions; each batch has one, and a transaction of its own.
+        :param factory: makes sessions; each batch has one, and a transaction of its own. Or ``"module:name"`` of one.
         :param tenant_id: whose history; ``ALL_TENANTS`` for everybody's.
         :param since: first entry date; not before the cut-over.
         :param until: last entry date.
         :param ledgers: ``"supplier"``, ``"customer"``, ``"employee"``; all unless given.
+        :param source_types: as they stand in the books; all unless given.
+        :param vouchers: single vouchers, as people write them (``"17"``, ``"B-17/2026"``); all unless given.
         :param dry_run: count what would be written, and write nothing.
-        :param on_progress: called with a ``Progress`` after every commit. If it raises, the run ends.
+        :param actor: who started it, for the list of runs.
+        :param poster: takes a session and a document that no posted entry mentions, and returns a posted journal entry
+            that names it as its source, or None to leave it. Without one such documents are counted.
+        :param health: asked after every batch; a text holds the run, and is shown as the reason.
+        :param executor: any ``concurrent.futures.Executor``; ``workers`` of it work on the run. For processes, factory,
+            poster and health must be importable.
+        :param on_progress: called with a ``Progress`` after commits: first, last, at every new stage, and otherwise at
+            most every ``progress_seconds``.
+        :param on_progress_error: whether a callback that raises is logged, or ends the run (``raise``).
         :raises CutOverError: ``since`` lies before the cut-over.
+        :raises RunActiveError: another run is writing these books.
+        :raises TooManyErrorsError: more lines than the settings allow could not be written; the run can be resumed.
         """
-        scope = Scope(tenant_id, since, until)
-        run = Backfill(self.binding, self.settings, self._writer, factory, scope)
-        return run.run(ledgers, dry_run, on_progress)
+        watching = Watching(on_progress, progress_seconds, on_progress_error)
+        run_id = self.start(
+            factory,
+            tenant_id=tenant_id,
+            since=since,
+            until=until,
+            ledgers=ledgers,
+            source_types=source_types,
+            vouchers=vouchers,
+            dry_run=dry_run,
+            actor=actor,
+            posting=poster is not None,
+        )
+        return self._backfills.drive(
+            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
+        )
+
+    def start(
+        self,
+        factory: SessionFactory | str,
+        *,
+        tenant_id: str | AllTenants,
+        since: date | None = None,
+        until: date | None = None,
+        ledgers: Iterable[str] | None = None,
+        source_types: Iterable[str] | None = None,
+        vouchers: Iterable[str] | None = None,
+        dry_run: bool = False,
+        actor: str | None = None,
+        posting: bool = False,
+    ) -> int:
+        """Make a run and leave the work to ``advance`` or ``resume``; its id. Arguments as for ``backfill``.
+
+        :param posting: whoever works on it has a ``poster``.
+        """
+        run_id: int = self._backfills.start(
+            factory,
+            tenant_id=tenant_id,
+            since=since,
+            until=until,
+            ledgers=ledgers,
+            source_types=source_types,
+            vouchers=vouchers,
+            dry_run=dry_run,
+            actor=actor,
+            posting=posting,
+        )
+        return run_id
+
+    def resume(
+        self,
+        factory: SessionFactory | str,
+        run_id: int,
+        *,
+        tenant_id: str | None = None,
+        poster: Poster | None = None,
+        health: Health | None = None,
+        executor: Executor | None = None,
+        workers: int = 1,
+        on_progress: OnProgress | None = None,
+        progress_seconds: float = 0.5,
+        on_progress_error: Literal["log", "raise"] = "log",
+    ) -> RunReport:
+        """Take a run over from its workers, whether they are alive or not, and work on it until it is over.
+
+        A run that has completed is reported as it is. Arguments as for ``backfill``.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run, or it was cancelled.
+        :raises RunActiveError: another run is writing these books.
+        """
+        watching = Watching(on_progress, progress_seconds, on_progress_error)
+        self._backfills.reopen(factory, run_id, tenant_id)
+        return self._backfills.drive(
+            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
+        )
+
+    def advance(
+        self,
+        factory: SessionFactory | str,
+        run_id: int,
+        budget_seconds: float | None = None,
+        *,
+        poster: Poster | None = None,
+        health: Health | None = None,
+    ) -> Progress:
+        """Work on a run for about so long and return how far it is: what a job queue calls, with plain arguments.
+
+        Any number of workers may call it at once. It never takes a segment from a worker whose lease has not passed,
+        and waits for it within its budget. A run that is over, paused or failed is left as it is.
+
+        :param factory: ``"module:name"`` of a session factory, or one.
+        """
+        return self._backfills.advance(factory, run_id, budget_seconds, poster=poster, health=health)
+
+    def pause(self, session: Session, run_id: int, *, tenant_id: str | None = None) -> None:
+        """Have a run stop after its present batches, in the caller's transaction. ``resume`` goes on with it.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run, or it is over.
+        """
+        steer(self._connection(session), self.binding, run_id, "pause", tenant_id)
+
+    def cancel(self, session: Session, run_id: int, *, tenant_id: str | None = None) -> None:
+        """Have a run stop after its present batches, for good, in the caller's transaction. What is written stays.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run, or it is over.
+        """
+        steer(self._connection(session), self.binding, run_id, "cancel", tenant_id)
+
+    def progress(self, session: Session, run_id: int, *, tenant_id: str | None = None) -> Progress:
+        """How far a backfill is, whoever works on it. Reads only.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run.
+        """
+        connection = self._connection(session)
+        run_row(connection, self.binding, run_id, tenant_id)
+        return summary.progress(connection, self.binding, run_id)
+
+    def runs(self, session: Session, tenant_id: str | AllTenants, *, limit: int = 50) -> tuple[RunReport, ...]:
+        """Past and present runs over a tenant's books, the newest first. Reads only.
+
+        Those over all tenants at once are listed under ``ALL_TENANTS`` only.
+        """
+        connection = self._connection(session)
+        return tuple(
+            summary.report(connection, self.binding, row.id)
+            for row in run_rows(connection, self.binding, tenant_id, limit)
+        )
+
+    def _connection(self, session: Session) -> Connection:
+        return session.connection(bind_arguments={"mapper": inspect(self.binding.run)})
 
     def repair(
         self,
-        factory: SessionFactory,
+        factory: SessionFactory | str,
         *,
         tenant_id: str,
         dry_run: bool = False,
@@ -128,8 +284,9 @@ class LedgerSync:
 
         :param factory: makes sessions; each batch has one, and a transaction of its own.
         :param dry_run: count what is wrong, by what it is, and write nothing.
+        :raises RunActiveError: another run is writing these books.
         """
-        repair = Repair(self.binding, self.settings, self._writer, factory, tenant_id)
+        repair = Repair(self.binding, self.settings, self._writer, imported(factory), tenant_id)
         return repair.run(dry_run=dry_run, on_progress=on_progress)
 
     def verify(

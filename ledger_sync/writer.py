@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -35,6 +35,7 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased
 
 from ledger_sync.binding import Binding, Ledger, attribute
@@ -42,14 +43,18 @@ from ledger_sync.dialects import (
     all_bucket_keys,
     as_parameter,
     bucket_keys,
+    counts_beside_insert,
+    held,
     insert_from,
     parameter_set,
     plan_plainly,
     take_locks,
     text_of,
 )
-from ledger_sync.models.types import Money, utc_now
-from ledger_sync.projection import ITEM_COLUMNS, Restriction, project, source_types
+from ledger_sync.findings import mentioned
+from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.types import Money, storable, utc_now
+from ledger_sync.projection import ITEM_COLUMNS, Lines, Restriction, on_accounts, project, source_types
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import ItemRestriction, difference, settled_parts, status_of
 from ledger_sync.touched import Touched, lines_naming, lines_of
@@ -77,6 +82,41 @@ class Written:
     changed: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Mapping[str, Any], ...] = ()
     settled: tuple[Mapping[str, Any], ...] = ()
+
+
+Selection = Callable[[ColumnElement[Any]], ColumnElement[bool] | None]
+"""Whether a projected line's source type is wanted; None when every one is."""
+
+NOT_SELECTED: Final = "not_selected"
+"""In the counts of ``fill``: a line that must have a row, of a source that was not asked for."""
+
+
+def all_sources(source_type: ColumnElement[Any]) -> None:
+    """The selection of every source."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What ``fill`` did: rows written, and control lines by reason; those under None must have a row."""
+
+    written: int
+    lines: Mapping[str | None, int]
+
+    @property
+    def seen(self) -> int:
+        """Control lines seen."""
+        return sum(self.lines.values())
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Lines without an open item, by reason."""
+        return {reason: count for reason, count in self.lines.items() if reason is not None}
+
+
+@dataclass(frozen=True)
+class _Judged:
+    rows: Select[Any]
+    reason: ColumnElement[Any]
 
 
 class Writer:
@@ -118,6 +158,8 @@ class Writer:
         when rows may be rewritten.
         """
         parts, parameters = touched.parts(), touched.parameters()
+        if self.binding.editable:
+            connection.execute(self._once(("hold_touched", parts), self._touched_held), parameters)
         known: set[Any] = set()
         if touched.rewrite and tell_new:
             known = set(connection.scalars(self._once(("known", ledger.name, parts), self._known), parameters))
@@ -262,23 +304,70 @@ class Writer:
         key: object,
         *,
         run_id: Any = None,
-    ) -> int:
+        selects: Selection = all_sources,
+    ) -> Filled:
         """Write the rows that lack among the lines that ``where`` admits; rows that exist are left alone.
 
-        ``key`` identifies the shape of ``where``, so that its statement is built once. Returns the number
-        of rows written.
+        ``selects``: which sources are wanted; the lines of others are counted as ``not_selected``. ``key`` identifies
+        the shape of both, so that the statement is built once. Where posted entries can be edited, theirs are locked
+        first, so that nobody changes a line between the reading of it and the commit.
         """
+        shape = (connection.dialect.name, ledger.name, key)
+        values = {**parameters, "run_id": run_id}
+        if self.binding.editable:
+            lock = self._once(("hold", *shape), lambda *_: self._entries_held(ledger, where))
+            connection.execute(lock, parameters)
 
         def build(dialect: str, name: str, *_: object) -> Any:
-            eligible = self._eligible(ledger, where)
-            target = ledger.column("general_ledger_line_id")
-            return self._insert_rows(dialect, ledger, eligible, rewrite=False, of_run=True).returning(target)
+            judged = self._judged(ledger, where, selects)
+            eligible = self._of_judged(judged.cte("judged") if counts_beside_insert(connection) else judged.subquery())
+            insert = self._insert_rows(dialect, ledger, eligible.rows, rewrite=False, of_run=True)
+            insert = insert.returning(ledger.column("general_ledger_line_id"))
+            if not counts_beside_insert(connection):
+                return insert
+            written = select(func.count()).select_from(insert.cte("written")).scalar_subquery()
+            return select(eligible.reason, func.count().label("lines"), written.label("written")).group_by(
+                eligible.reason
+            )
 
-        shape = (connection.dialect.name, ledger.name, key)
         statement = self._once(("fill", *shape), build)
-        return sum(
-            len(batch) for batch in connection.execute(statement, {**parameters, "run_id": run_id}).partitions(10_000)
+        if counts_beside_insert(connection):
+            rows = list(connection.execute(statement, values))
+            return Filled(rows[0].written if rows else 0, {row.reason: row.lines for row in rows})
+        # a database without writing statements inside a SELECT is asked for the counts once more
+        result = connection.execute(statement, values)
+        written = sum(len(batch) for batch in result.partitions(10_000))
+        counted = self._once(("count", *shape), lambda *_: self._reasons(ledger, where, selects))
+        return Filled(written, {row.reason: row.lines for row in connection.execute(counted, parameters)})
+
+    def _judged(self, ledger: Ledger, where: Restriction, selects: Selection) -> Select[Any]:
+        """The projection, with ``not_selected`` for a line that is eligible but of a source that is not wanted."""
+        c = project(self.binding, self.settings, ledger, where).subquery("projected").c
+        selected = selects(c.source_type)
+        reason: ColumnElement[Any] = c.reason
+        if selected is not None:
+            reason = case((and_(c.reason.is_(None), ~selected), NOT_SELECTED), else_=c.reason)
+        return select(*(c[name] for name in ITEM_COLUMNS), type_coerce(reason, String()).label("reason"))
+
+    @staticmethod
+    def _of_judged(judged: Any) -> _Judged:
+        c = judged.c
+        rows = select(*(c[name] for name in ITEM_COLUMNS), c.amount.label("remaining_amount"))
+        return _Judged(rows.where(c.reason.is_(None)), c.reason)
+
+    def _reasons(self, ledger: Ledger, where: Restriction, selects: Selection) -> Select[Any]:
+        reason = self._judged(ledger, where, selects).subquery("judged").c.reason
+        return select(reason, func.count().label("lines")).group_by(reason)
+
+    def _entries_held(self, ledger: Ledger, where: Restriction) -> Select[Any]:
+        line, entry = aliased(self.binding.line), aliased(self.binding.entry)
+        concerned = (
+            select(attribute(entry, "id"))
+            .join(line, attribute(line, "general_ledger_id") == attribute(entry, "id"))
+            .where(on_accounts(attribute(line, "account_number"), self.settings.of_ledger(ledger.name)))
+            .where(*where(Lines(line, entry)))
         )
+        return held(self.binding.entry, concerned)
 
     def record_failure(
         self, connection: Connection, ledger: Ledger, tenants: Mapping[Any, str | None], error: BaseException
@@ -291,7 +380,7 @@ class Writer:
                 "ledger": ledger.name,
                 "general_ledger_id": entry_id,
                 "error": type(error).__name__,
-                "message": str(error)[:2000],
+                "message": storable(str(error))[:NOTE_MAX],
                 "created_at": utc_now(),
             }
             for entry_id, tenant in tenants.items()
@@ -299,18 +388,92 @@ class Writer:
         if values:
             connection.execute(table.insert(), values)
 
-    def resolve_failures(
-        self, connection: Connection, ledger: Ledger, entry_ids: Select[Any], parameters: Mapping[str, Any]
+    def record_line(
+        self, connection: Connection, ledger: Ledger, line_id: Any, error: BaseException, *, tenant_id: Any, run_id: Any
     ) -> None:
-        """Mark the recorded failures of entries whose rows have been written since."""
-        table = self.binding.error.__table__
-        connection.execute(
-            update(table)
-            .where(table.c.ledger == ledger.name, table.c.resolved_at.is_(None))
-            .where(table.c.general_ledger_id.in_(entry_ids))
-            .values(resolved_at=utc_now()),
-            dict(parameters),
+        """Note that a control line's row could not be written; a note of it that is not resolved is brought up to date.
+
+        At most one note of a line is unresolved.
+        """
+        table, line = self.binding.error.__table__, self.binding.line
+        entry_id = connection.scalar(
+            select(attribute(line, "general_ledger_id")).where(attribute(line, "id") == line_id)
         )
+        named = {"general_ledger_id": entry_id, "general_ledger_line_id": line_id}
+        self._record(connection, ledger, error, tenant_id, run_id, named, table.c.general_ledger_line_id == line_id)
+
+    def record_document(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        document: str,
+        document_id: Any,
+        error: BaseException,
+        *,
+        tenant_id: Any,
+        run_id: Any,
+    ) -> None:
+        """Note that a document could not be posted, as ``record_line`` does."""
+        table = self.binding.error.__table__
+        named = {"source_type": document, "source_id": document_id}
+        of_document = and_(table.c.source_type == document, table.c.source_id == document_id)
+        self._record(connection, ledger, error, tenant_id, run_id, named, of_document)
+
+    def _record(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        error: BaseException,
+        tenant_id: Any,
+        run_id: Any,
+        named: Mapping[str, Any],
+        same: ColumnElement[bool],
+    ) -> None:
+        table = self.binding.error.__table__
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        values = {
+            "run_id": run_id,
+            "error": type(cause).__name__,
+            "message": storable(str(cause))[:NOTE_MAX],
+            "created_at": utc_now(),
+        }
+        noted = update(table).where(table.c.ledger == ledger.name, table.c.resolved_at.is_(None), same).values(values)
+        if not connection.execute(noted).rowcount:
+            connection.execute(insert(table).values(tenant_id=tenant_id, ledger=ledger.name, **named, **values))
+
+    def resolve_failures(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> int:
+        """Mark the recorded failures of entries whose rows are all there by now; how many were marked.
+
+        And of documents that a posted entry mentions by now.
+        """
+        table = self.binding.error.__table__
+        noted = (table.c.ledger == ledger.name, table.c.resolved_at.is_(None), table.c.tenant_id == tenant_id)
+        if not connection.scalar(select(select(table.c.id).where(*noted).exists())):
+            return 0
+        resolved = update(table).values(resolved_at=utc_now()).where(*noted)
+
+        def of_noted(lines: Lines) -> list[ColumnElement[bool]]:
+            entries = select(table.c.general_ledger_id).where(*noted, table.c.general_ledger_id.is_not(None))
+            return [attribute(lines.entry, "id").in_(entries)]
+
+        c = project(self.binding, self.settings, ledger, of_noted).subquery("noted").c
+        item = aliased(ledger.item)
+        lacking = (
+            select(c.general_ledger_id)
+            .outerjoin(item, attribute(item, "general_ledger_line_id") == c.general_ledger_line_id)
+            .where(c.reason.is_(None), attribute(item, "id").is_(None))
+        )
+        of_entry = table.c.general_ledger_id.is_not(None)
+        count = connection.execute(resolved.where(of_entry, table.c.general_ledger_id.not_in(lacking))).rowcount
+        for document in ledger.documents:
+            model = aliased(document.model)
+            posted = select(attribute(model, "id")).where(
+                attribute(model, "tenant_id") == tenant_id,
+                mentioned(self.binding, self.settings, ledger, document, model),
+            )
+            of_document = table.c.source_type == document.name
+            count += connection.execute(resolved.where(of_document, table.c.source_id.in_(posted))).rowcount
+        return int(count)
 
     # -- statements ------------------------------------------------------------------------------------
 
@@ -521,6 +684,13 @@ class Writer:
 
     def _naming(self, name: str, documents: tuple[str, ...]) -> Any:
         return lines_naming(self.binding, self.settings, self.binding.ledger(name), documents)
+
+    def _touched_held(self, parts: tuple[str, ...]) -> Select[Any]:
+        line = aliased(self.binding.line)
+        entries = select(attribute(line, "general_ledger_id")).where(
+            attribute(line, "id").in_(lines_of(self.binding, parts))
+        )
+        return held(self.binding.entry, entries)
 
     def _known(self, name: str, parts: tuple[str, ...]) -> Any:
         ledger = self.binding.ledger(name)

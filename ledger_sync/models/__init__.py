@@ -18,6 +18,7 @@ from ledger_sync.models.mixins import (
     SourceLinkMixin,
     SyncErrorMixin,
     SyncRunMixin,
+    SyncSegmentMixin,
     TombstoneMixin,
 )
 from ledger_sync.models.ready import (
@@ -39,6 +40,7 @@ from ledger_sync.models.ready import (
     SyncError,
     SyncLock,
     SyncRun,
+    SyncSegment,
     Tombstone,
     Vendor,
     VendorInvoice,
@@ -79,6 +81,8 @@ __all__ = [
     "SyncLock",
     "SyncRun",
     "SyncRunMixin",
+    "SyncSegment",
+    "SyncSegmentMixin",
     "Tombstone",
     "TombstoneMixin",
     "Vendor",

@@ -13,7 +13,20 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ColumnClause, Date, Integer, String, Text, column, func, or_
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    ColumnClause,
+    Date,
+    Double,
+    Integer,
+    String,
+    Text,
+    column,
+    false,
+    func,
+    or_,
+)
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
@@ -35,6 +48,9 @@ if TYPE_CHECKING:
 
 APPLICATION_METHODS = ("manual", "pin", "release", "reversal", "undone", "reference", "oldest_first")
 LINK_KINDS = ("credit_note", "write_off", "rounding", "exchange", "fee")
+RUN_STATES = ("running", "paused", "cancelled", "failed", "completed", "completed_with_errors")
+NOTE_MAX = 2000
+"""Characters that are kept of an error's message."""
 
 
 def amount_check(name: str, decimals: int = MONEY_DECIMALS) -> CheckConstraint:
@@ -384,19 +400,79 @@ class LockMixin(ExactValues):
 class SyncRunMixin(ExactValues):
     """One run that wrote books on its own: a backfill or a repair. ``tenant_id`` is null for everybody's books.
 
-    ``lease_until``: a run in state ``running`` whose lease has passed has died.
+    ``state``: ``running``, ``paused``, ``cancelled``, ``failed``, ``completed`` or ``completed_with_errors``.
+    ``lease_until``: a run in state ``running`` whose lease has passed has died. ``command``: ``pause`` or ``cancel``,
+    obeyed with the next batch. ``note``: why it is held, or why it failed. ``sequence`` rises with every change.
+    ``filters``: which part of the history it covers, as JSON. The counts are sums over the segments; ``processed``
+    and ``total`` are control lines. ``active_seconds``: how long it worked, all workers together.
     """
 
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
     tenant_id: Mapped[str | None] = mapped_column(Words(64))
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(30))
+    command: Mapped[str | None] = mapped_column(String(20))
+    note: Mapped[str | None] = mapped_column(Words(NOTE_MAX))
     stage: Mapped[str] = mapped_column(String(40))
-    synced: Mapped[int] = mapped_column(ID_TYPE, default=0)
+    filters: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
+    dry_run: Mapped[bool] = mapped_column(Boolean(), default=False, server_default=false())
+    actor: Mapped[str | None] = mapped_column(Words(100))
+    upper_bound: Mapped[str | None] = mapped_column(Words(100))
+    sequence: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    total: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    processed: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    synced: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    skipped: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    errors: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    active_seconds: Mapped[float] = mapped_column(Double(), default=0.0, server_default="0")
+    clean: Mapped[bool | None] = mapped_column(Boolean())
     version: Mapped[str] = mapped_column(Words(20))
     started_at: Mapped[datetime] = mapped_column(Moment())
     lease_until: Mapped[datetime] = mapped_column(Moment())
     finished_at: Mapped[datetime | None] = mapped_column(Moment())
+
+    @classmethod
+    def run_checks(cls) -> tuple[CheckConstraint, ...]:
+        """The CHECK constraints for ``__table_args__``."""
+        return (one_of("state", RUN_STATES), one_of("command", ("pause", "cancel")))
+
+
+class SyncSegmentMixin(ExactValues):
+    """A part of a run that one worker does at a time: a key range of lines, or a step over a whole ledger.
+
+    Its range is ``cursor`` (done up to and with it) to ``until_key`` (with it), as text. ``attempt`` rises whenever
+    somebody takes it, so that a worker whose segment was taken over can commit nothing more. ``skipped`` and
+    ``found`` are counts by reason, as JSON.
+    """
+
+    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ID_TYPE)
+    position: Mapped[int] = mapped_column(Integer)
+    stage: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(20))
+    ledger: Mapped[str | None] = mapped_column(Words(20))
+    document: Mapped[str | None] = mapped_column(Words(50))
+    tenant_id: Mapped[str | None] = mapped_column(Words(64))
+    cursor: Mapped[str | None] = mapped_column(Words(100))
+    until_key: Mapped[str | None] = mapped_column(Words(100))
+    batch_lines: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(20), default="waiting", server_default="waiting")
+    attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    worker: Mapped[str | None] = mapped_column(Words(200))
+    lease_until: Mapped[datetime | None] = mapped_column(Moment())
+    total: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    processed: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    synced: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    applied: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    errors: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
+    skipped: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
+    found: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
+    last_error: Mapped[str | None] = mapped_column(Words(NOTE_MAX))
+
+    @classmethod
+    def segment_checks(cls) -> tuple[CheckConstraint, ...]:
+        """The CHECK constraints for ``__table_args__``."""
+        return (one_of("state", ("waiting", "running", "done")),)
 
 
 class TombstoneMixin(ExactValues):
@@ -413,13 +489,21 @@ class TombstoneMixin(ExactValues):
 
 
 class SyncErrorMixin(ExactValues):
-    """A failure to write the subledger of one entry, kept until a backfill has mended it."""
+    """A failure to write the subledger, kept until a backfill has mended it.
+
+    The hook records the entry; a backfill the entry and the line, or the document (``source_type``, ``source_id``)
+    that could not be posted, with its ``run_id``.
+    """
 
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
     tenant_id: Mapped[str | None] = mapped_column(Words(64))
     ledger: Mapped[str] = mapped_column(Words(20))
-    general_ledger_id: Mapped[int] = mapped_column(ID_TYPE)
+    general_ledger_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    general_ledger_line_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    source_type: Mapped[str | None] = mapped_column(Words(50))
+    source_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    run_id: Mapped[int | None] = mapped_column(ID_TYPE)
     error: Mapped[str] = mapped_column(Words(100))
-    message: Mapped[str] = mapped_column(Words(2000))
+    message: Mapped[str] = mapped_column(Words(NOTE_MAX))
     created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now)
     resolved_at: Mapped[datetime | None] = mapped_column(Moment())

@@ -27,6 +27,7 @@ from ledger_sync.models.mixins import (
     SourceLinkMixin,
     SyncErrorMixin,
     SyncRunMixin,
+    SyncSegmentMixin,
     TombstoneMixin,
     amount_check,
 )
@@ -318,7 +319,14 @@ class SyncRun(SyncRunMixin, Base):
     """Backfills and repairs, past and running."""
 
     __tablename__ = "ledger_sync_runs"
-    __table_args__ = (Index(None, "state", "lease_until"),)
+    __table_args__ = (*SyncRunMixin.run_checks(), Index(None, "state", "lease_until"))
+
+
+class SyncSegment(SyncSegmentMixin, Base):
+    """The parts of runs, each with how far it is."""
+
+    __tablename__ = "ledger_sync_segments"
+    __table_args__ = (*SyncSegmentMixin.segment_checks(), UniqueConstraint("run_id", "position"))
 
 
 class Tombstone(TombstoneMixin, Base):
@@ -329,10 +337,10 @@ class Tombstone(TombstoneMixin, Base):
 
 
 class SyncError(SyncErrorMixin, Base):
-    """What the hook could not write and recorded instead of failing the posting."""
+    """What the hook could not write and recorded instead of failing the posting; and what a backfill could not."""
 
     __tablename__ = "ledger_sync_errors"
-    __table_args__ = (Index(None, "tenant_id", "general_ledger_id"),)
+    __table_args__ = (Index(None, "tenant_id", "general_ledger_id"), Index(None, "run_id"))
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Base)]

@@ -117,6 +117,11 @@ def checked_text(name: str, value: object, length: int) -> str:
     return value
 
 
+def storable(text: str) -> str:
+    """A text of somebody else's, an error's message say, as any database takes it: what cannot be stored is escaped."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 def utc_now() -> datetime:
     """The present moment, aware, in UTC."""
     return datetime.now(UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -10,13 +10,11 @@ from decimal import Decimal
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.matching import Matches
-from ledger_sync.progress import Progress as Snapshot
-from ledger_sync.progress import RunReport
+from ledger_sync.progress import OnProgress, RunReport, rich_bar
 from ledger_sync.proof import EXPLAINED, Proof
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Specification
@@ -64,44 +62,91 @@ class Output:
         self.console.print(table)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[Snapshot], None]]:
+    def progress(self) -> Iterator[OnProgress]:
         """A bar that follows a run."""
         if self.as_json:
             yield lambda snapshot: None
             return
-        columns = (
-            TextColumn("{task.description:<18}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TextColumn("lines"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task("starting", total=None)
-
-            def follow(snapshot: Snapshot) -> None:
-                bar.update(task, description=snapshot.stage, completed=snapshot.processed, total=max(snapshot.total, 1))
-                if snapshot.state == "completed":
-                    bar.update(task, completed=max(snapshot.total, 1))
-
+        with rich_bar(self.console) as follow:
             yield follow
 
 
 def run_report(output: Output, report: RunReport) -> None:
-    """The counts of a run, stage by stage."""
+    """The counts of a run, stage by stage, and how the books stand."""
+    columns = ["stage", "lines", "written", "there", "applied", "skipped"]
     rows = [
         [
             stage.stage,
             f"{stage.processed:,}",
             f"{stage.synced:,}",
+            f"{stage.existing:,}",
             f"{stage.applied:,}",
-            ", ".join(f"{count:,} {reason}" for reason, count in sorted(stage.skipped.items())) or "none",
+            _counts({**stage.skipped, **({"! could not be written": stage.errors} if stage.errors else {})}),
         ]
         for stage in report.stages
     ]
-    title = f"Backfill {'(dry run: nothing was written)' if report.dry_run else report.state}"
-    output.table(title, ["stage", "lines", "written", "applied", "skipped"], rows, numbers=(1, 2, 3))
+    title = f"Run {report.run_id}: {'dry run, nothing was written' if report.dry_run else _state(report)}"
+    output.table(title, columns, rows, numbers=(1, 2, 3, 4))
+    checked = next((stage for stage in report.stages if stage.stage == "checking"), None)
+    if checked is not None and checked.found:
+        output.say(f"Documents that no posted entry mentions: {_counts(checked.found)}.")
+    posted = sum(stage.posted for stage in report.stages)
+    if posted:
+        output.say(f"Documents posted: {posted:,}.")
+    if report.errors:
+        output.say(
+            f"[red]{report.errors:,} could not be written.[/red] Why is in ledger_sync_errors; a later run tries again."
+        )
+    for result in report.proofs:
+        proof(output, result)
+    if report.clean is not None:
+        output.say(
+            "The books are clean." if report.clean else "[red]The books are not clean.[/red] See: ledger-sync verify"
+        )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _state(report: RunReport) -> str:
+    return report.state.replace("_", " ")
+
+
+def runs(output: Output, reports: Sequence[RunReport]) -> None:
+    """Past and present runs, the newest first."""
+    rows = [
+        [
+            f"{report.run_id}",
+            report.kind,
+            report.tenant_id or "all tenants",
+            _state(report) + (f", told to {report.command}" if report.command else ""),
+            report.actor or "",
+            f"{report.started_at:%Y-%m-%d %H:%M}" if report.started_at else "",
+            f"{report.active_seconds:,.1f} s",
+            f"{report.processed:,}",
+            f"{report.synced:,}",
+            f"{report.errors:,}",
+            f"{report.lines_per_second:,.0f}/s" if report.lines_per_second else "",
+            report.note or "",
+        ]
+        for report in reports
+    ]
+    columns = [
+        "run",
+        "kind",
+        "tenant",
+        "state",
+        "by",
+        "began (UTC)",
+        "worked",
+        "lines",
+        "written",
+        "errors",
+        "rate",
+        "note",
+    ]
+    output.table("Runs", columns, rows, numbers=(0, 6, 7, 8, 9, 10))
 
 
 def proof(output: Output, result: Proof) -> None:

@@ -1,0 +1,338 @@
+"""Segments: what one worker of a run does at a time, taken by lease and fenced by attempt.
+
+Taking a segment raises its attempt. Whatever a worker writes commits together with the segment's cursor and counts
+(``save``), and only if the attempt is still its own, so a worker that was taken for dead can do no harm: its batch
+rolls back. What a killed worker had not committed is done again by the next one, from the cursor on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
+
+from ledger_sync.binding import Binding
+from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.types import storable, utc_now
+from ledger_sync.progress import added_up
+from ledger_sync.runs import lease_end, run_table
+from ledger_sync.settings import Settings
+
+Kind = Literal["check", "documents", "lines", "settle", "late", "verify"]
+
+RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
+"""A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
+of their tenant and ledger. ``verify`` makes ``late`` ones when it finds rows missing, and waits for them in turn."""
+
+
+class FencedError(Exception):
+    """The segment was taken over by another worker, so nothing of the batch may be committed."""
+
+
+class StoppedError(Exception):
+    """The run is no longer running, or was told to ``pause`` or ``cancel``."""
+
+    def __init__(self, command: str | None) -> None:
+        self.command = command
+        super().__init__(command)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a run. ``cursor``: done up to and with that key; ``until``: its last key; None: no bound.
+
+    ``errors`` are lines or documents that could not be written. Of ``documents``, ``synced`` counts those posted.
+    """
+
+    run_id: Any
+    position: int
+    stage: str
+    kind: Kind
+    ledger: str | None = None
+    document: str | None = None
+    tenant_id: Any = None
+    cursor: str | None = None
+    until: str | None = None
+    batch_lines: int = 1
+    id: Any = None
+    attempt: int = 0
+    state: str = "waiting"
+    total: int = 0
+    processed: int = 0
+    synced: int = 0
+    applied: int = 0
+    errors: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    found: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def existing(self) -> int:
+        """Lines whose rows were there before; those that come in late have been counted once already."""
+        if self.kind != "lines":
+            return 0
+        return max(0, self.processed - self.synced - self.errors - sum(self.skipped.values()))
+
+    @property
+    def part_done(self) -> float:
+        """Between 0 and 1."""
+        if self.state == "done":
+            return 1.0
+        return min(1.0, self.processed / self.total) if self.total else 0.0
+
+
+def segment_table(binding: Binding) -> Table:
+    """The table of the segments."""
+    table = inspect(binding.segment).local_table
+    assert isinstance(table, Table)
+    return table
+
+
+def worker_name() -> str:
+    """Names this thread of this process on this machine, for whoever looks at the table."""
+    return storable(f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}")[:200]
+
+
+def add(connection: Connection, binding: Binding, segments: Sequence[Segment]) -> None:
+    """Insert the rows of new segments."""
+    rows = [
+        {
+            "run_id": s.run_id,
+            "position": s.position,
+            "stage": s.stage,
+            "kind": s.kind,
+            "ledger": s.ledger,
+            "document": s.document,
+            "tenant_id": s.tenant_id,
+            "cursor": s.cursor,
+            "until_key": s.until,
+            "batch_lines": s.batch_lines,
+            "total": s.total,
+            "state": "waiting",
+            "skipped": "{}",
+            "found": "{}",
+        }
+        for s in segments
+    ]
+    if rows:
+        connection.execute(insert(segment_table(binding)), rows)
+
+
+def all_of(connection: Connection, binding: Binding, run_id: Any) -> list[Segment]:
+    """The segments of a run, in order."""
+    table = segment_table(binding)
+    rows = connection.execute(select(table).where(table.c.run_id == run_id).order_by(table.c.position))
+    return [_segment(row) for row in rows]
+
+
+def _segment(row: Row[Any]) -> Segment:
+    return Segment(
+        run_id=row.run_id,
+        position=row.position,
+        stage=row.stage,
+        kind=row.kind,
+        ledger=row.ledger,
+        document=row.document,
+        tenant_id=row.tenant_id,
+        cursor=row.cursor,
+        until=row.until_key,
+        batch_lines=row.batch_lines,
+        id=row.id,
+        attempt=row.attempt,
+        state=row.state,
+        total=row.total,
+        processed=row.processed,
+        synced=row.synced,
+        applied=row.applied,
+        errors=row.errors,
+        skipped=json.loads(row.skipped),
+        found=json.loads(row.found),
+    )
+
+
+def put_off(connection: Connection, binding: Binding, segment: Segment, before: Sequence[Segment]) -> None:
+    """Give a segment back until others, new ones, are done.
+
+    :raises FencedError: another worker has taken it over.
+    """
+    table = segment_table(binding)
+    last = connection.scalar(select(func.max(table.c.position)).where(table.c.run_id == segment.run_id)) or 0
+    add(connection, binding, [replace(new, position=last + number) for number, new in enumerate(before, 1)])
+    waiting = _mine(binding, segment).values(state="waiting", lease_until=None)
+    if connection.execute(waiting).rowcount != 1:
+        raise FencedError
+
+
+def check_in(connection: Connection, binding: Binding, run_id: Any) -> None:
+    """Look whether the run goes on, at the beginning of a batch.
+
+    :raises StoppedError: it does not.
+    """
+    table = run_table(binding)
+    run = connection.execute(select(table.c.state, table.c.command).where(table.c.id == run_id)).one_or_none()
+    if run is None or run.state != "running":
+        raise StoppedError(None)
+    if run.command is not None:
+        raise StoppedError(run.command)
+
+
+def take(connection: Connection, binding: Binding, settings: Settings, run_id: Any) -> Segment | Literal["busy"] | None:
+    """The next segment that is ready and that nobody is at work on; ``busy`` when others must end first, None when all
+    are done.
+
+    :raises StoppedError: the run does not go on.
+    """
+    check_in(connection, binding, run_id)
+    table = segment_table(binding)
+    query = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
+    rows = connection.execute(query).all()
+    if not rows:
+        return None
+    now = utc_now()
+    waiting_for = _waiting_for(rows)
+    for row in rows:
+        alive = row.state == "running" and row.lease_until is not None and row.lease_until > now
+        if alive or _has_to_wait(row, waiting_for):
+            continue
+        lines = row.total if row.kind in {"settle", "verify", "late"} else 0
+        lease = lease_end(settings, lines)
+        taken = (
+            update(table)
+            .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
+            .values(state="running", attempt=row.attempt + 1, worker=worker_name(), lease_until=lease)
+        )
+        if connection.execute(taken).rowcount == 1:
+            runs = run_table(binding)
+            values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": lease}
+            connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
+            return replace(_segment(row), attempt=row.attempt + 1, state="running")
+    return "busy"
+
+
+def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
+    """The lowest rank that is not done, by tenant and ledger, by tenant alone (ledger None), and over all."""
+    lowest: dict[tuple[Any, Any], int] = {}
+    for row in rows:
+        for key in {(row.tenant_id, row.ledger), (row.tenant_id, None), ("", "")}:
+            lowest[key] = min(lowest.get(key, len(RANKS)), RANKS[row.kind])
+    return lowest
+
+
+def _has_to_wait(row: Row[Any], waiting_for: Mapping[tuple[Any, Any], int]) -> bool:
+    rank = RANKS[row.kind]
+    if rank and waiting_for["", ""] == 0:
+        return True
+    return waiting_for[row.tenant_id, None if row.kind == "verify" else row.ledger] < rank
+
+
+def save(
+    connection: Connection,
+    binding: Binding,
+    settings: Settings,
+    segment: Segment,
+    *,
+    cursor: str | None = None,
+    processed: int = 0,
+    synced: int = 0,
+    applied: int = 0,
+    errors: int = 0,
+    skipped: Mapping[str, int] | None = None,
+    found: Mapping[str, int] | None = None,
+    done: bool = False,
+    seconds: float = 0.0,
+    batch_lines: int | None = None,
+    last_error: str | None = None,
+) -> Segment:
+    """Write how far a segment is, in the transaction of the batch, and return it as it will be after the commit.
+
+    :raises FencedError: another worker has taken it over.
+    :raises StoppedError: the run does not go on.
+    """
+    runs = run_table(binding)
+    after = replace(
+        segment,
+        cursor=segment.cursor if cursor is None else cursor,
+        processed=segment.processed + processed,
+        synced=segment.synced + synced,
+        applied=segment.applied + applied,
+        errors=segment.errors + errors,
+        skipped=added_up([segment.skipped, skipped or {}]),
+        found=added_up([segment.found, found or {}]),
+        state="done" if done else "running",
+        batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
+    )
+    lease = lease_end(settings, segment.total if segment.kind in {"settle", "verify", "late"} else 0)
+    values: dict[str, Any] = {
+        "cursor": after.cursor,
+        "processed": after.processed,
+        "synced": after.synced,
+        "applied": after.applied,
+        "errors": after.errors,
+        "skipped": json.dumps(after.skipped),
+        "found": json.dumps(after.found),
+        "state": after.state,
+        "batch_lines": after.batch_lines,
+        "lease_until": None if done else lease,
+    }
+    if last_error is not None:
+        values["last_error"] = storable(last_error)[:NOTE_MAX]
+    if connection.execute(_mine(binding, segment).values(**values)).rowcount != 1:
+        raise FencedError
+    counts = {
+        "processed": processed if segment.kind == "lines" else 0,
+        "synced": 0 if segment.kind == "documents" else synced,
+        "errors": errors,
+        "skipped": sum((skipped or {}).values()),
+    }
+    running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
+    changed: dict[str, Any] = {name: runs.c[name] + bindparam(f"more_{name}", count) for name, count in counts.items()}
+    changed |= {
+        "sequence": runs.c.sequence + 1,
+        "active_seconds": runs.c.active_seconds + seconds,
+        "lease_until": lease,
+        "stage": segment.stage,
+    }
+    if connection.execute(running.values(**changed)).rowcount != 1:
+        raise StoppedError(None)
+    return after
+
+
+def renew(connection: Connection, binding: Binding, settings: Settings, segment: Segment, note: str | None) -> None:
+    """Keep a segment, and the run, while a worker waits; ``note`` says for what. One that is done needs no keeping.
+
+    :raises FencedError: another worker has taken it over.
+    :raises StoppedError: the run does not go on.
+    """
+    check_in(connection, binding, segment.run_id)
+    runs, lease = run_table(binding), lease_end(settings)
+    if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:
+        raise FencedError
+    told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": lease}
+    running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
+    connection.execute(running.values(**told, sequence=runs.c.sequence + 1))
+
+
+def release(connection: Connection, binding: Binding, segment: Segment, last_error: str | None = None) -> None:
+    """Give a segment back as far as it is, for the next worker. Harmless when it was taken over."""
+    values: dict[str, Any] = {"state": "waiting", "lease_until": None}
+    if last_error is not None:
+        values["last_error"] = storable(last_error)[:NOTE_MAX]
+    connection.execute(_mine(binding, segment).values(**values))
+
+
+def _mine(binding: Binding, segment: Segment) -> Update:
+    """An UPDATE of a segment's row, as long as nobody else has taken it."""
+    table = segment_table(binding)
+    return update(table).where(table.c.id == segment.id, table.c.attempt == segment.attempt, table.c.state == "running")
+
+
+def take_over(connection: Connection, binding: Binding, run_id: Any) -> None:
+    """Take every segment of a run away from its workers, whether they are alive or not."""
+    table = segment_table(binding)
+    running = update(table).where(table.c.run_id == run_id, table.c.state == "running")
+    connection.execute(running.values(state="waiting", attempt=table.c.attempt + 1, lease_until=None))
