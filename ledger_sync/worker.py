@@ -194,7 +194,7 @@ class Worker:
             self._pause(segment, 1.0)
         if held:
             self._renew(segment, None)
-        if time.monotonic() >= self.options.deadline and segment.state != "done":
+        if time.monotonic() >= self.options.deadline:
             raise OutOfTimeError
 
     def _pause(self, segment: Segment, seconds: float) -> None:

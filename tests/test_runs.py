@@ -1,0 +1,939 @@
+"""Runs: how they are stopped, resumed, shared, refused and told of; and what they do with what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, func, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, signals
+from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
+from ledger_sync.models import (
+    CustomerLedger,
+    JournalEntry,
+    SourceLink,
+    SupplierLedger,
+    SyncError,
+    SyncRun,
+    SyncSegment,
+    VendorInvoice,
+)
+from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
+from tests import books
+from tests.oracle import assert_synced
+from tests.test_backfill import Factory, all_synced, post_history, stored
+
+SMALL = Settings(batch_lines_max=2, segment_lines_max=5)
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def history(engine: Engine) -> Factory:
+    return sessionmaker(engine)
+
+
+class HostError(Exception):
+    """What the tests' callbacks raise; the runs see it as any error of the host's."""
+
+
+def stop_at(synced: int, error: type[BaseException] = KeyboardInterrupt) -> Callable[[Progress], None]:
+    def callback(progress: Progress) -> None:
+        if progress.synced >= synced and not progress.over:
+            raise error
+
+    return callback
+
+
+def interrupted(sync: LedgerSync, history: Factory, at: int = 4, **more: Any) -> int:
+    """A run that somebody interrupted when it had written so many rows; its id."""
+    with pytest.raises(KeyboardInterrupt):
+        sync.backfill(history, tenant_id="acme", on_progress=stop_at(at), progress_seconds=0, **more)
+    with history() as session:
+        (report, *_) = sync.runs(session, "acme")
+    assert report.run_id is not None
+    return report.run_id
+
+
+def row(history: Factory, run_id: int) -> Any:
+    with history() as session:
+        return session.execute(select(SyncRun).where(SyncRun.id == run_id)).scalar_one()
+
+
+# -- stopping and resuming -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 9])
+def test_an_interrupted_run_is_paused_and_resume_finishes_it(history: Factory, at: int) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = interrupted(sync, history, at)
+    assert row(history, run_id).state == "paused"
+    written = len(stored(history))
+    report = sync.resume(history, run_id)
+    assert (report.run_id, report.state, report.clean) == (run_id, "completed", True)
+    # the counts are of the whole run, not of its last part
+    assert (report.processed, report.synced, sum(report.skipped.values())) == (14, 10, 4)
+    assert written < 10
+    all_synced(history)
+
+
+def test_a_run_can_be_interrupted_again_and_again(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(batch_lines_max=1))
+    run_id = interrupted(sync, history, 1)
+    for at in range(2, 10):
+        with pytest.raises(KeyboardInterrupt):
+            sync.resume(history, run_id, on_progress=stop_at(at), progress_seconds=0)
+        assert len(stored(history)) == at
+    report = sync.resume(history, run_id)
+    assert (report.processed, report.synced) == (14, 10)
+    all_synced(history)
+
+
+def test_what_goes_wrong_leaves_a_failed_run_that_says_why_and_can_be_resumed(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    with pytest.raises(HostError):
+        sync.backfill(
+            history,
+            tenant_id="acme",
+            on_progress=stop_at(4, HostError),
+            progress_seconds=0,
+            on_progress_error="raise",
+        )
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert (report.state, report.note) == ("failed", "HostError: ")
+    assert report.run_id is not None
+    assert sync.resume(history, report.run_id).synced == 10
+    all_synced(history)
+
+
+def test_a_completed_run_is_resumed_to_nothing(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync()
+    first = sync.backfill(history, tenant_id="acme")
+    assert first.run_id is not None
+    again = sync.resume(history, first.run_id)
+    assert again.model_copy(update={"elapsed_seconds": 0}) == first.model_copy(update={"elapsed_seconds": 0})
+
+
+def test_a_run_that_is_not_there_or_was_cancelled_cannot_be_resumed(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    with pytest.raises(RunStateError, match="Run 77 does not exist"):
+        sync.resume(history, 77)
+    run_id = interrupted(sync, history)
+    with history() as session:
+        sync.cancel(session, run_id)
+        session.commit()
+    with pytest.raises(RunStateError, match=r"was cancelled\. Start a new one"):
+        sync.resume(history, run_id)
+    assert sync.backfill(history, tenant_id="acme").synced == 6
+
+
+@pytest.mark.parametrize(("command", "state"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_a_run_obeys_a_command_with_its_next_batch(history: Factory, command: str, state: str) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    seen: list[Progress] = []
+
+    def steer(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.synced == 4 and progress.state == "running":
+            with history() as session:
+                getattr(sync, command)(session, progress.run_id)
+                session.commit()
+
+    report = sync.backfill(history, tenant_id="acme", on_progress=steer, progress_seconds=0)
+    assert (report.state, report.synced, report.clean) == (state, 4, None)
+    assert len(stored(history)) == 4
+    assert (seen[-1].state, seen[-1].percent < 100) == (state, True)
+
+
+def test_a_command_needs_the_callers_commit(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = interrupted(sync, history)
+    with history() as session:
+        sync.cancel(session, run_id)
+        session.rollback()
+    assert row(history, run_id).state == "paused"
+
+
+def test_a_run_whose_worker_has_died_obeys_at_once(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        session.execute(update(SyncRun).values(lease_until=LONG_AGO))
+        session.commit()
+        sync.pause(session, run_id)
+        session.commit()
+    assert row(history, run_id).state == "paused"
+    assert sync.resume(history, run_id).synced == 10
+
+
+def test_a_run_that_is_over_cannot_be_steered(history: Factory) -> None:
+    sync = LedgerSync()
+    report = sync.backfill(history, tenant_id="acme")
+    assert report.run_id is not None
+    with history() as session, pytest.raises(RunStateError, match="is completed"):
+        sync.pause(session, report.run_id)
+
+
+# -- two at once ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["acme", ALL_TENANTS])
+@pytest.mark.parametrize("second", ["acme", ALL_TENANTS])
+def test_a_second_run_over_the_same_books_is_refused_and_names_the_first(
+    history: Factory, first: Any, second: Any
+) -> None:
+    post_history(history)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=first)
+    with pytest.raises(RunActiveError, match=f"Run {run_id}, a backfill over") as refused:
+        sync.backfill(history, tenant_id=second)
+    assert refused.value.run_id == run_id
+    with pytest.raises(RunActiveError):
+        sync.repair(history, tenant_id="acme")
+    with history() as session:
+        assert session.scalar(select(func.count()).select_from(SyncRun)) == 1
+    assert stored(history) == []
+    assert sync.resume(history, run_id).synced == 10
+
+
+def test_runs_over_different_books_do_not_meet(history: Factory) -> None:
+    post_history(history, "acme")
+    post_history(history, "beta")
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id="acme")
+    assert sync.backfill(history, tenant_id="beta").synced == 10
+    assert sync.resume(history, run_id).synced == 10
+
+
+def test_a_run_that_has_died_makes_place_for_a_new_one(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync()
+    died = sync.start(history, tenant_id="acme")
+    with history() as session:
+        session.execute(update(SyncRun).values(lease_until=LONG_AGO))
+        session.commit()
+    report = sync.backfill(history, tenant_id="acme")
+    assert (report.state, report.synced) == ("completed", 10)
+    assert row(history, died).state == "failed"
+    assert row(history, died).note == f"It died. Run {report.run_id} took its place."
+
+
+def test_of_many_that_start_at_once_one_does(engine: Engine) -> None:
+    history = sessionmaker(engine)
+    post_history(history)
+    sync = LedgerSync()
+    barrier = threading.Barrier(6)
+
+    def begin(_: int) -> object:
+        barrier.wait()
+        try:
+            return sync.start(history, tenant_id="acme")
+        except RunActiveError as error:
+            return error
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(begin, range(6)))
+    assert Counter(type(outcome) for outcome in outcomes) == {int: 1, RunActiveError: 5}
+
+
+# -- leases and fencing --------------------------------------------------------------------------------
+
+
+def test_a_worker_whose_segment_was_taken_over_commits_nothing_more(history: Factory) -> None:
+    """The other finishes the run while the first, taken for dead, waits in the middle of a batch's telling."""
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    other = LedgerSync(SMALL)
+    taken_over: list[Any] = []
+
+    def be_slow(progress: Progress) -> None:
+        if progress.synced == 4 and not taken_over:
+            taken_over.append(other.resume(history, progress.run_id or 0))
+
+    report = sync.backfill(history, tenant_id="acme", on_progress=be_slow, progress_seconds=0)
+    assert taken_over[0].state == "completed"
+    assert (report.state, report.processed, report.synced) == ("completed", 14, 10)
+    all_synced(history)
+
+
+def test_advance_does_a_slice_and_never_takes_a_living_workers_segment(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(batch_lines_max=2, lease_seconds=3600))
+    run_id = sync.start(history, tenant_id="acme")
+    assert sync.advance(history, run_id, 0).processed == 0  # the plan is one step; then the time is up
+    with history() as session:
+        segment = session.scalars(select(SyncSegment).where(SyncSegment.state == "waiting")).first()
+        assert segment is not None
+        segment.state, segment.lease_until = "running", datetime.now(UTC) + timedelta(hours=1)
+        session.commit()
+        taken = (segment.id, segment.attempt)
+    progress = sync.advance(history, run_id, 0.5)
+    assert progress.state == "running"
+    with history() as session:
+        found = session.get_one(SyncSegment, taken[0])
+        assert (found.attempt, found.processed) == (taken[1], 0)
+        found.lease_until = LONG_AGO
+        session.commit()
+    progress = sync.advance(history, run_id)
+    assert (progress.state, progress.percent, progress.synced) == ("completed", 100, 10)
+    assert sync.advance(history, run_id, 1) == sync.advance(history, run_id, 1)
+    all_synced(history)
+
+
+def test_many_slices_do_a_run(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    slices = 0
+    while sync.advance(history, run_id, 0).state == "running":
+        slices += 1
+        assert slices < 100
+    assert slices > 5
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert (report.processed, report.synced, report.clean) == (14, 10, True)
+    all_synced(history)
+
+
+def test_a_factory_is_found_by_its_name(history: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    post_history(history)
+    monkeypatch.setattr("tests.books.SessionFactory", history, raising=False)
+    sync = LedgerSync()
+    run_id = sync.start("tests.books:SessionFactory", tenant_id="acme")
+    assert sync.advance("tests.books:SessionFactory", run_id).synced == 10
+    for name in ("tests.books", "tests.books:Nothing", "nowhere:SessionFactory", "tests.books:DAY"):
+        with pytest.raises(ConfigurationError, match="module:name"):
+            sync.advance(name, run_id)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_executors_workers_share_a_run(history: Factory, workers: int) -> None:
+    for tenant in ("acme", "beta", "gamma"):
+        post_history(history, tenant, entries=12)
+    seen: list[Progress] = []
+    with ThreadPoolExecutor(workers) as pool:
+        report = LedgerSync(SMALL).backfill(
+            history,
+            tenant_id=ALL_TENANTS,
+            executor=pool,
+            workers=workers,
+            on_progress=seen.append,
+            progress_seconds=0,
+        )
+    assert (report.state, report.processed, report.synced, report.clean) == ("completed", 84, 72, True)
+    all_synced(history)
+    stages = [progress.stage for progress in seen]
+    assert list(dict.fromkeys(stages)) == [stage.stage for stage in report.stages] + ["completed"]
+    assert [p.sequence for p in seen] == sorted({p.sequence for p in seen})
+
+
+def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    calls: list[int] = []
+
+    def unhealthy() -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise HostError
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(HostError):
+        sync.backfill(history, tenant_id="acme", executor=pool, workers=2, health=unhealthy)
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert report.state in {"failed", "paused"}
+    assert sync.resume(history, report.run_id or 0).synced == 10
+    all_synced(history)
+
+
+# -- selective -----------------------------------------------------------------------------------------
+
+
+def test_single_vouchers_are_written_and_others_left(history: Factory) -> None:
+    post_history(history)
+    with history() as session:
+        first, second = session.scalars(
+            select(JournalEntry).where(JournalEntry.source_type == "vendor_invoice", JournalEntry.status == "posted")
+        ).all()[:2]
+        names = [first.voucher, second.voucher_number]
+    report = LedgerSync().backfill(history, tenant_id="acme", vouchers=names)
+    assert (report.processed, report.synced) == (2, 2)
+    with pytest.raises(NotInTheBooksError, match="voucher 4711 is not in the books"):
+        LedgerSync().backfill(history, tenant_id="acme", vouchers=["4711"])
+    with pytest.raises(NotInTheBooksError, match="voucher 1 is not told apart over all tenants"):
+        LedgerSync().backfill(history, tenant_id=ALL_TENANTS, vouchers=["1"])
+
+
+def test_another_tenants_voucher_is_not_in_the_books(history: Factory) -> None:
+    post_history(history, "acme")
+    with history() as session:
+        voucher = session.scalars(select(JournalEntry)).first()
+        assert voucher is not None
+        name = voucher.voucher
+    with pytest.raises(NotInTheBooksError):
+        LedgerSync().backfill(history, tenant_id="beta", vouchers=[name])
+
+
+def test_source_types_are_selected_by_what_the_projection_says(history: Factory) -> None:
+    """By the line's own link, and for a reversal by the line that it reverses."""
+    with history() as session:
+        invoice = books.vendor_invoice(session)
+        books.entry(session, source=("vendor_invoice", invoice.id))
+        ehf = books.vendor_invoice(session)
+        by_link = books.entry(session, source=("vendor_invoice", invoice.id))
+        session.flush()
+        by_link.lines[0].link = SourceLink(source_type="ehf_invoice", source_id=ehf.id)
+        old = books.entry(session, source=("ehf_invoice", ehf.id))
+        session.commit()
+        session.add(old.reverse(books.DAY))
+        session.commit()
+    report = LedgerSync().backfill(history, tenant_id="acme", source_types=["ehf_invoice"])
+    assert (report.processed, report.synced, report.skipped) == (4, 3, {"not_selected": 1})
+    with pytest.raises(ConfigurationError, match="no source type 'payroll'; the settings have customer_invoice"):
+        LedgerSync().backfill(history, tenant_id="acme", source_types=["payroll"])
+    assert LedgerSync().backfill(history, tenant_id="acme").synced == 1
+    all_synced(history)
+
+
+def test_a_selective_run_says_that_more_is_missing(history: Factory) -> None:
+    post_history(history)
+    report = LedgerSync().backfill(history, tenant_id="acme", ledgers=["customer"])
+    assert (report.synced, report.clean) == (5, False)
+    (proof,) = report.proofs
+    assert [cause.name for cause in proof.account("2400").faults] == ["missing"]
+
+
+def test_a_dry_run_has_a_row_and_does_not_settle_or_prove(history: Factory) -> None:
+    post_history(history)
+    report = LedgerSync(SMALL).backfill(history, tenant_id="acme", dry_run=True, actor="kari")
+    assert (report.dry_run, report.state, report.synced, report.clean) == (True, "completed", 10, None)
+    assert "settling" not in {stage.stage for stage in report.stages}
+    assert row(history, report.run_id or 0).actor == "kari"
+    assert stored(history) == []
+
+
+# -- what comes in late --------------------------------------------------------------------------------
+
+
+def test_what_is_committed_late_under_a_lower_key_is_written_in_the_end(history: Factory) -> None:
+    post_history(history, entries=3)
+
+    def post(session: Session, key: int, source: tuple[str, int] | None) -> None:
+        entry = books.entry(session, source=source, id=key)
+        for number, line in enumerate(entry.lines):
+            line.id = key + number
+
+    with history() as session:
+        invoice_id = books.vendor_invoice(session).id
+        post(session, 1000, None)
+        session.commit()
+    inserted: list[int] = []
+
+    def commit_late(progress: Progress) -> None:
+        if progress.stage == "settling" and not inserted:
+            inserted.append(1)
+            with history() as session:
+                post(session, 500, ("vendor_invoice", invoice_id))
+                session.commit()
+
+    report = LedgerSync().backfill(history, tenant_id="acme", on_progress=commit_late, progress_seconds=0)
+    assert inserted
+    assert (report.clean, report.synced) == (True, 7)
+    verifying = next(stage for stage in report.stages if stage.stage == "verifying")
+    assert verifying.synced == 1
+    all_synced(history)
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def refusing(engine: Engine, *amounts: int) -> Iterator[None]:
+    """The suppliers' ledger refuses rows of these amounts, by a trigger, as a host's own rule might."""
+    scale = 100 if engine.dialect.name == "sqlite" else 1
+    listed = ", ".join(str(amount * scale) for amount in amounts)
+    if engine.dialect.name == "sqlite":
+        made = [
+            f"CREATE TRIGGER refuse BEFORE INSERT ON supplier_ledger WHEN NEW.amount IN ({listed}) "
+            "BEGIN SELECT RAISE(ABORT, 'refused by the host'); END"
+        ]
+        undone = ["DROP TRIGGER refuse"]
+    else:
+        made = [
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN IF NEW.amount IN ({listed}) THEN RAISE EXCEPTION 'refused by the host'; END IF; "
+            "RETURN NEW; END $$",
+            "CREATE TRIGGER refuse BEFORE INSERT ON supplier_ledger FOR EACH ROW EXECUTE FUNCTION refuse()",
+        ]
+        undone = ["DROP TRIGGER refuse ON supplier_ledger", "DROP FUNCTION refuse()"]
+    with engine.begin() as connection:
+        for statement in made:
+            connection.exec_driver_sql(statement)
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            for statement in undone:
+                connection.exec_driver_sql(statement)
+
+
+def invoices(history: Factory, amounts: list[int]) -> dict[int, int]:
+    """One posted vendor invoice for each amount; the control lines' ids by amount."""
+    with history() as session:
+        made = {}
+        for amount in amounts:
+            invoice = books.vendor_invoice(session, amount)
+            made[amount] = books.entry(session, "2400", -amount, ("vendor_invoice", invoice.id))
+        session.commit()
+        return {amount: entry.lines[0].id for amount, entry in made.items()}
+
+
+@pytest.mark.parametrize("bad", [{1}, {40}, {7, 8, 9}, {1, 2, 39, 40}, {13, 27}])
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_bad_lines_are_recorded_and_all_others_written(
+    history: Factory, engine: Engine, bad: set[int], batch: int
+) -> None:
+    lines = invoices(history, list(range(1, 41)))
+    sync = LedgerSync(Settings(batch_lines_max=batch))
+    with refusing(engine, *bad):
+        report = sync.backfill(history, tenant_id="acme")
+    assert (report.state, report.errors, report.synced) == ("completed_with_errors", len(bad), 40 - len(bad))
+    assert report.processed == 40
+    with history() as session:
+        errors = session.scalars(select(SyncError)).all()
+        assert {error.general_ledger_line_id for error in errors} == {lines[amount] for amount in bad}
+        assert {error.run_id for error in errors} == {report.run_id}
+        assert all("refused by the host" in error.message and error.resolved_at is None for error in errors)
+        assert {item.amount for item in session.scalars(select(SupplierLedger))} == set(range(1, 41)) - bad
+    assert report.clean is False
+    # a later run tries them again, and marks what it has mended
+    with refusing(engine, min(bad)):
+        second = sync.backfill(history, tenant_id="acme")
+    assert (second.errors, second.synced) == (1, len(bad) - 1)
+    third = sync.backfill(history, tenant_id="acme")
+    assert (third.state, third.errors, third.synced, third.clean) == ("completed", 0, 1, True)
+    with history() as session:
+        errors = session.scalars(select(SyncError)).all()
+        assert len(errors) == len(bad)
+        assert all(error.resolved_at is not None for error in errors)
+    all_synced(history)
+
+
+def test_a_dry_run_finds_bad_lines_and_records_none(history: Factory, engine: Engine) -> None:
+    invoices(history, list(range(1, 11)))
+    with refusing(engine, 5):
+        report = LedgerSync().backfill(history, tenant_id="acme", dry_run=True)
+    assert (report.state, report.errors, report.synced) == ("completed_with_errors", 1, 9)
+    with history() as session:
+        assert session.scalars(select(SyncError)).all() == []
+    assert stored(history) == []
+
+
+def test_a_search_takes_log2_of_the_batch_and_a_few_statements_for_each_bad_line(
+    history: Factory, engine: Engine
+) -> None:
+    invoices(history, list(range(1, 129)))
+    bad = {3, 64, 65, 100}
+    inserts: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def count(*arguments: Any) -> None:
+        if "INTO supplier_ledger" in arguments[2]:
+            inserts.append(arguments[2])
+
+    with refusing(engine, *bad):
+        LedgerSync(Settings(batch_lines_max=128, batch_lines_start=128)).backfill(history, tenant_id="acme")
+    event.remove(engine, "before_cursor_execute", count)
+    assert len(inserts) <= 1 + len(bad) * (7 + 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [({"errors_max": 3}, "errors_max=3"), ({"errors_in_a_row_max": 2}, "errors_in_a_row_max=2")],
+)
+def test_too_many_errors_stop_a_run_that_can_be_resumed(
+    history: Factory, engine: Engine, settings: dict[str, Any], limit: str
+) -> None:
+    invoices(history, list(range(1, 31)))
+    sync = LedgerSync(Settings(**settings))
+    with refusing(engine, *range(10, 25)), pytest.raises(TooManyErrorsError, match=limit) as stopped:
+        sync.backfill(history, tenant_id="acme")
+    run_id = stopped.value.run_id
+    assert isinstance(run_id, int)
+    assert row(history, run_id).state == "failed"
+    report = sync.resume(history, run_id)
+    assert report.state == "completed_with_errors"
+    # those that were recorded are passed by this run, and mended by the next
+    assert sync.backfill(history, tenant_id="acme").clean
+    all_synced(history)
+
+
+def test_a_table_that_lacks_is_no_bad_line(history: Factory, engine: Engine) -> None:
+    invoices(history, [1, 2, 3])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE supplier_ledger RENAME TO elsewhere")
+    try:
+        with pytest.raises(DBAPIError):
+            LedgerSync().backfill(history, tenant_id="acme")
+        with history() as session:
+            assert session.scalars(select(SyncError)).all() == []
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO supplier_ledger")
+    with history() as session:
+        (report,) = LedgerSync().runs(session, "acme")
+    assert report.state == "failed"
+    assert LedgerSync().resume(history, report.run_id or 0).synced == 3
+
+
+class PassingError(Exception):
+    """As a driver says it: a serialization failure."""
+
+    sqlstate = "40001"
+
+
+@contextmanager
+def failing(engine: Engine, part: str, times: int) -> Iterator[list[int]]:
+    """Statements that contain a text fail that often, as if the database had met a conflict."""
+    left = [times]
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fail(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if part in statement and left[0] > 0:
+            left[0] -= 1
+            raise DBAPIError(statement, parameters, PassingError())
+
+    try:
+        yield left
+    finally:
+        event.remove(engine, "before_cursor_execute", fail)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "INTO supplier_ledger",
+        "UPDATE ledger_sync_segments",
+        "UPDATE ledger_sync_runs",
+        "INSERT INTO ledger_sync_segments",
+        "INTO supplier_applications",
+    ],
+)
+def test_deadlocks_and_the_like_are_tried_again_as_a_whole(history: Factory, engine: Engine, part: str) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with failing(engine, part, 3) as left:
+        progress = sync.advance(history, run_id)
+    assert (progress.state, progress.processed, progress.synced) == ("completed", 14, 10)
+    assert left == [0]
+    all_synced(history)
+
+
+def test_what_goes_on_failing_is_given_up_and_can_be_resumed(history: Factory, engine: Engine) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(retries_max=2))
+    with failing(engine, "INTO supplier_ledger", 10_000) as left, pytest.raises(DBAPIError):
+        sync.backfill(history, tenant_id="acme")
+    assert left == [10_000 - 3]
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert report.state == "failed"
+    assert sync.resume(history, report.run_id or 0).synced == 10
+
+
+# -- posting documents ---------------------------------------------------------------------------------
+
+
+def post_vendor_invoice(session: Session, document: Any) -> JournalEntry | None:
+    """A host's poster."""
+    if not isinstance(document, VendorInvoice):
+        return None
+    return books.entry(
+        session,
+        "2400",
+        -document.amount,
+        ("vendor_invoice", document.id),
+        tenant=document.tenant_id,
+        voucher_number=f"posted-{document.id}",
+    )
+
+
+def unposted_documents(history: Factory, count: int = 5) -> None:
+    with history() as session:
+        for number in range(count):
+            books.vendor_invoice(session, 10 + number)
+        books.customer_invoice(session)
+        books.vendor_invoice(session, tenant="beta")
+        session.commit()
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_poster_posts_what_no_entry_mentions_and_every_document_is_in_the_ledger(
+    history: Factory, engine: Engine, attached: bool
+) -> None:
+    post_history(history)
+    unposted_documents(history)
+    sync = LedgerSync(SMALL)
+    factory = sessionmaker(engine)
+    if attached:
+        sync.attach(factory)
+    report = sync.backfill(factory, tenant_id="acme", poster=post_vendor_invoice)
+    checking, _, vendors, *_ = report.stages
+    assert checking.found == {"vendor_invoice": 5, "customer_invoice": 1}
+    assert vendors.posted == 5
+    assert report.clean
+    with history() as session:
+        items = session.scalars(select(SupplierLedger).where(SupplierLedger.tenant_id == "acme")).all()
+    assert len(items) == 10
+    all_synced(history)
+    again = sync.backfill(factory, tenant_id="acme", poster=post_vendor_invoice)
+    assert (sum(stage.posted for stage in again.stages), again.synced) == (0, 0)
+
+
+def test_without_a_poster_unposted_documents_are_counted(history: Factory) -> None:
+    unposted_documents(history)
+    report = LedgerSync().backfill(history, tenant_id="acme")
+    assert report.stages[0].found == {"vendor_invoice": 5, "customer_invoice": 1}
+    scoped = LedgerSync().backfill(history, tenant_id="acme", ledgers=["customer"], until=date(2026, 1, 1))
+    assert scoped.stages[0].found == {}
+
+
+def test_documents_that_cannot_be_posted_are_recorded_and_the_rest_is_posted(history: Factory) -> None:
+    unposted_documents(history)
+
+    def poster(session: Session, document: Any) -> Any:
+        if document.amount == 11:
+            raise HostError("the host has no rule for it")
+        if document.amount == 12:
+            return books.entry(session, "2400", -12, ("vendor_invoice", 4711))  # names another document
+        return post_vendor_invoice(session, document)
+
+    sync = LedgerSync()
+    report = sync.backfill(history, tenant_id="acme", poster=poster)
+    assert (report.state, report.errors) == ("completed_with_errors", 2)
+    assert sum(stage.posted for stage in report.stages) == 3
+    with history() as session:
+        errors = session.scalars(select(SyncError).order_by(SyncError.source_id)).all()
+        assert [error.source_type for error in errors] == ["vendor_invoice"] * 2
+        assert "the host has no rule for it" in errors[0].message
+        assert "does not name vendor_invoice" in errors[1].message
+        assert session.scalar(select(func.count()).select_from(JournalEntry)) == 3
+    second = sync.backfill(history, tenant_id="acme", poster=post_vendor_invoice)
+    assert (second.state, sum(stage.posted for stage in second.stages)) == ("completed", 2)
+    with history() as session:
+        assert all(error.resolved_at is not None for error in session.scalars(select(SyncError)))
+
+
+def test_whoever_works_on_a_posting_run_needs_the_poster(history: Factory) -> None:
+    unposted_documents(history)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id="acme", posting=True)
+    with pytest.raises(ConfigurationError, match=r"needs the poster\. Pass poster="):
+        sync.advance(history, run_id)
+    assert sync.resume(history, run_id, poster=post_vendor_invoice).clean
+
+
+# -- telling -------------------------------------------------------------------------------------------
+
+
+def test_first_last_and_every_stage_are_told_however_long_the_interval(history: Factory) -> None:
+    post_history(history)
+    seen: list[Progress] = []
+    LedgerSync(SMALL).backfill(history, tenant_id="acme", on_progress=seen.append, progress_seconds=3600)
+    assert [progress.stage for progress in seen] == [
+        "checking",
+        "customer_invoices",
+        "vendor_invoices",
+        "expenses",
+        "settling",
+        "verifying",
+        "completed",
+    ]
+    assert [progress.stage_index for progress in seen] == list(range(7))
+    assert {progress.stage_count for progress in seen} == {7}
+    assert [progress.percent == 100 for progress in seen] == [False] * 6 + [True]
+
+
+def test_a_callback_that_raises_is_logged_and_stops_nothing(history: Factory, caplog: pytest.LogCaptureFixture) -> None:
+    post_history(history)
+
+    def broken(progress: Progress) -> None:
+        raise HostError
+
+    with caplog.at_level(logging.ERROR, "ledger_sync"):
+        report = LedgerSync().backfill(history, tenant_id="acme", on_progress=broken)
+    assert (report.state, report.synced) == ("completed", 10)
+    assert "progress callback of run" in caplog.text
+
+
+def test_a_coroutine_function_is_awaited_from_async_code_and_refused_elsewhere(history: Factory) -> None:
+    post_history(history)
+    seen: list[Progress] = []
+
+    async def tell(progress: Progress) -> None:
+        await asyncio.sleep(0)
+        seen.append(progress)
+
+    async def main() -> None:
+        callback = asynchronous(tell)
+        await asyncio.to_thread(LedgerSync().backfill, history, tenant_id="acme", on_progress=callback)
+
+    with pytest.raises(ConfigurationError, match="asynchronous"):
+        LedgerSync().backfill(history, tenant_id="acme", on_progress=tell)
+    with history() as session:
+        session.execute(update(SyncRun).values(state="cancelled"))
+        session.commit()
+    asyncio.run(main())
+    assert seen[-1].percent == 100
+
+
+def test_ready_made_callbacks_combine(history: Factory, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+    post_history(history)
+    heard: list[Progress] = []
+
+    def listen(sender: object, progress: Progress) -> None:
+        heard.append(progress)
+
+    sync = LedgerSync()
+    with (
+        signals.run_progress.connected_to(listen, sender=sync),
+        caplog.at_level(logging.INFO, "ledger_sync"),
+        rich_bar() as rich,
+        tqdm_bar() as tqdm,
+    ):
+        callback = together(signalled(sync), logged(), rich, tqdm)
+        sync.backfill(history, tenant_id="acme", on_progress=callback)
+    assert [progress.percent for progress in heard][-1] == 100
+    assert "14 of 14 lines (100.0 %), 10 written, 4 skipped, 0 errors" in caplog.text
+    shown = capsys.readouterr()
+    assert "14/14 lines, 10 written, 4 skipped" in shown.out
+    assert "14/14 lines, 10 written, 4 skipped" in shown.err
+
+
+def test_one_of_several_callbacks_that_raises_does_not_keep_it_from_the_others() -> None:
+    heard: list[object] = []
+
+    def broken(progress: object) -> None:
+        raise HostError
+
+    with pytest.raises(HostError):
+        together(broken, heard.append)("progress")  # type: ignore[arg-type]
+    assert heard == ["progress"]
+
+
+def test_the_hosts_health_holds_a_run_with_its_reason(history: Factory) -> None:
+    post_history(history)
+    answers = iter([None, "replica lags by 40 s", "replica lags by 12 s"])
+    seen: list[Progress] = []
+    report = LedgerSync().backfill(
+        history,
+        tenant_id="acme",
+        health=lambda: next(answers, None),
+        on_progress=seen.append,
+        progress_seconds=0,
+    )
+    notes = [progress.note for progress in seen]
+    assert "replica lags by 40 s" in notes
+    assert "replica lags by 12 s" in notes
+    assert (report.state, report.note, report.synced) == ("completed", None, 10)
+
+
+def test_the_list_of_runs_is_of_one_tenant(history: Factory) -> None:
+    sync = LedgerSync()
+    for tenant in ("acme", "beta", ALL_TENANTS, "acme"):
+        sync.backfill(history, tenant_id=tenant, actor="kari")  # type: ignore[arg-type]
+    sync.repair(history, tenant_id="acme")
+    with history() as session:
+        assert [(run.kind, run.tenant_id, run.actor) for run in sync.runs(session, "acme")] == [
+            ("repair", "acme", None),
+            ("backfill", "acme", "kari"),
+            ("backfill", "acme", "kari"),
+        ]
+        assert len(sync.runs(session, ALL_TENANTS)) == 5
+        other = sync.runs(session, "beta")[0].run_id or 0
+        for act in (sync.pause, sync.cancel, sync.progress):
+            with pytest.raises(RunStateError, match="does not exist"):
+                act(session, other, tenant_id="acme")  # type: ignore[operator]
+    with pytest.raises(RunStateError, match="does not exist"):
+        sync.resume(history, other, tenant_id="acme")
+
+
+def test_progress_of_a_run_can_be_read_by_anybody_who_can_read_the_tables(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = interrupted(sync, history)
+    with history() as session:
+        progress = LedgerSync().progress(session, run_id)
+    assert (progress.state, progress.synced, progress.stage) == ("paused", 4, "customer_invoices")
+    assert Progress.model_validate_json(progress.model_dump_json()) == progress
+
+
+def test_batches_grow_and_shrink_towards_the_target_time_within_bounds(history: Factory) -> None:
+    with history() as session:
+        for number in range(60):
+            invoice = books.customer_invoice(session, 1 + number)
+            books.entry(session, "1500", 1 + number, ("customer_invoice", invoice.id))
+        session.commit()
+
+    def sizes(**settings: Any) -> list[int]:
+        seen: list[int] = []
+        with history() as session:
+            session.execute(text("DELETE FROM customer_ledger"))
+            session.commit()
+        LedgerSync(Settings(**settings)).backfill(
+            history, tenant_id="acme", on_progress=lambda p: seen.append(p.synced), progress_seconds=0
+        )
+        steps = sorted(set(seen))
+        return [after - before for before, after in itertools.pairwise(steps)]
+
+    quick = sizes(batch_lines_start=1, batch_lines_min=1, batch_lines_max=16, batch_seconds=600)
+    assert quick[:6] == [1, 2, 4, 8, 16, 16]
+    slow = sizes(batch_lines_start=20, batch_lines_min=3, batch_seconds=1e-9)
+    assert slow[:4] == [20, 10, 5, 3]
+
+
+def test_lines_and_documents_of_other_tenants_are_never_counted(history: Factory) -> None:
+    post_history(history, "beta", entries=9)
+    unposted_documents(history)
+    report = LedgerSync().backfill(history, tenant_id="gamma")
+    assert (report.processed, report.synced, report.stages[0].found) == (0, 0, {})
+
+
+def test_sessions_of_an_attached_factory_and_of_history_write_the_same(
+    sync: LedgerSync, factory: Factory, history: Factory
+) -> None:
+    post_history(factory, "acme")
+    post_history(history, "beta")
+    sync.backfill(history, tenant_id=ALL_TENANTS)
+    with history() as session:
+        assert_synced(session.connection())
+        rows = {
+            tenant: Counter(
+                session.execute(
+                    select(CustomerLedger.amount, CustomerLedger.status).where(CustomerLedger.tenant_id == tenant)
+                ).all()
+            )
+            for tenant in ("acme", "beta")
+        }
+    assert rows["acme"] == rows["beta"]
