@@ -167,7 +167,7 @@ class ByHand:
             raise SettlementError(both, "are not both there any more", "Load them again.")
         if first[0].tenant_id != first[1].tenant_id:
             raise SettlementError(both, "are not of one tenant", "Settle items of one tenant.")
-        self.writer.lock(connection, ledger, {(row.tenant_id, row.party_id) for row in first})
+        self.writer.settler.lock(connection, ledger, {(row.tenant_id, row.party_id) for row in first})
         rows = self._rows(connection, ledger, keys, lock=True)
         if len(rows) < 2:
             raise SettlementError(both, "are not both there any more", "Load them again.")
@@ -314,9 +314,9 @@ class ByHand:
             reason=decision.reason,
             idempotency_key=decision.idempotency_key,
         )
-        self.writer.append(connection, pair.ledger, **application.model_dump(exclude={"ledger"}))
+        self.writer.settler.append(connection, pair.ledger, **application.model_dump(exclude={"ledger"}))
         lines = {application.from_line_id, application.to_line_id}
-        settled = self.writer.settle(connection, pair.ledger, lines, set(), caused_on=on, recount=True)
+        settled = self.writer.settler.settle(connection, pair.ledger, lines, set(), caused_on=on, recount=True)
         for row in settled:
             loaded = session.identity_map.get(session.identity_key(pair.ledger.item, row["id"]))
             if loaded is not None:

@@ -201,7 +201,7 @@ class Hook:
             raise
         except Exception as error:
             tenants = self._entries_of(connection, ledger, touched)
-            self.writer.record_failure(connection, ledger, tenants, error)
+            self.writer.failures.record_entries(connection, ledger, tenants, error)
             for entry_id, tenant in tenants.items():
                 failure = {
                     "tenant_id": tenant,

@@ -25,9 +25,6 @@ from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
 from ledger_sync.summary import STAGES
 
-SECONDS_FOR_WRITERS: float = 5.0
-"""How long planning waits for transactions in flight; what commits later is found at the end of the run."""
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -68,7 +68,7 @@ class Repair:
         if run is not None:
             for ledger in self.ledgers:
                 with self.batches.transaction() as session:
-                    applied += self.writer.settle_all(self._connection(session, ledger), ledger, self.tenant_id)
+                    applied += self.writer.settler.settle_all(self._connection(session, ledger), ledger, self.tenant_id)
                     run.beat(session, "settling", sum(stage.synced for stage in stages))
         stages.append(StageReport(stage="settling", applied=applied))
         with self.batches.transaction(commit=False) as session:
@@ -93,7 +93,7 @@ class Repair:
             with self.batches.transaction(commit=run is not None) as session:
                 connection = self._connection(session, ledger)
                 if run is not None:
-                    self.writer.lock_all(connection, ledger, self.tenant_id)
+                    self.writer.settler.lock_all(connection, ledger, self.tenant_id)
                 parameters = {"tenant": self.tenant_id, "last": last}
                 batch = list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
                 for row in batch:
@@ -127,7 +127,7 @@ class Repair:
         gone = {row["general_ledger_line_id"] for row in written.removed}
         self._bury(connection, ledger, [before[line] for line in gone if line in before], run_id)
         # settle, not only count: what was forged among the applications must be undone before anything is added up
-        self.writer.settle(connection, ledger, set(lines) - gone, gone, caused_on=None, recount=True)
+        self.writer.settler.settle(connection, ledger, set(lines) - gone, gone, caused_on=None, recount=True)
         return len(written.created) + len(written.changed), len(gone)
 
     def _bury(self, connection: Connection, ledger: Ledger, rows: Sequence[dict[str, Any]], run_id: Any) -> None:

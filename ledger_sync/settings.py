@@ -123,10 +123,11 @@ class Settings(_Frozen):
 
     Of backfills: a batch is sized to take ``batch_seconds``, between ``batch_lines_min`` and ``batch_lines_max``
     control lines, beginning with ``batch_lines_start``; after it comes a pause of ``nice_ratio`` times as long as it
-    took. ``segment_lines_max``: a worker takes so many lines at a time. ``lease_seconds``: a worker that has not
-    committed for so long counts as dead (settling and proving get more, by the number of lines). ``retries_max``: how
-    often a batch that met a deadlock or the like is tried again. A run stops at ``errors_max`` lines or documents that
-    could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
+    took. ``writers_seconds_max``: how long a run waits, before it begins, for transactions in flight (PostgreSQL); what
+    commits later is found at its end. ``segment_lines_max``: a worker takes so many lines at a time.
+    ``lease_seconds``: a worker that has not committed for so long counts as dead (settling and proving get more, by the
+    number of lines). ``retries_max``: how often a batch that met a deadlock or the like is tried again. A run stops at
+    ``errors_max`` lines or documents that could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
     """
 
     control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS
@@ -142,6 +143,7 @@ class Settings(_Frozen):
     batch_lines_start: int = Field(default=10_000, ge=1, le=1_000_000)
     batch_lines_max: int = Field(default=100_000, ge=1, le=1_000_000)
     segment_lines_max: int = Field(default=250_000, ge=1, le=100_000_000)
+    writers_seconds_max: float = Field(default=5.0, ge=0, le=3_600)
     nice_ratio: float = Field(default=0.0, ge=0, le=100)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     retries_max: int = Field(default=8, ge=0, le=100)

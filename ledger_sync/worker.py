@@ -21,10 +21,11 @@ from sqlalchemy.orm import Session, aliased
 
 from ledger_sync import proof, segments
 from ledger_sync.binding import Binding, Document, Ledger, attribute
-from ledger_sync.dialects import fault_of, wait_for_writers
+from ledger_sync.dialects import fault_of, plan_for_range, plan_plainly, wait_for_writers
 from ledger_sync.errors import ConfigurationError, EntryError, TooManyErrorsError
 from ledger_sync.findings import mentioned, unposted
-from ledger_sync.planning import SECONDS_FOR_WRITERS, dated, plan
+from ledger_sync.planning import dated, plan
+from ledger_sync.progress import added_up
 from ledger_sync.projection import Lines, Restriction, on_accounts
 from ledger_sync.proof import Proof
 from ledger_sync.runs import Batches, SessionFactory, end_run, run_row, run_table
@@ -96,6 +97,7 @@ class Worker:
                     return True
                 if isinstance(taken, Segment):
                     segment = taken
+                    self.options.on_step()  # a stage may have begun
                     self._segment(segment)
                 else:
                     self._wait()
@@ -216,12 +218,13 @@ class Worker:
 
     def _check(self, segment: Segment) -> Segment:
         with self._transaction(commit=False) as connection:
-            wait_for_writers(connection, SECONDS_FOR_WRITERS)
+            wait_for_writers(connection, self.settings.writers_seconds_max)
 
         def attempt() -> Segment:
             began = time.monotonic()
             with self._transaction() as connection:
                 segments.check_in(connection, self.binding, self.run_id)
+                plan_plainly(connection)
                 made = plan(
                     connection, self.binding, self.settings, self.run_id, self.tenant_id, self.scope, dry=self.dry_run
                 )
@@ -269,6 +272,7 @@ class Worker:
         values = self._values(segment, end)
         with self._transaction(commit=not self.dry_run) as connection:
             segments.check_in(connection, self.binding, self.run_id)
+            plan_for_range(connection)
             filled = self.writer.fill(
                 connection,
                 ledger,
@@ -278,17 +282,12 @@ class Worker:
                 run_id=self.run_id,
                 selects=self.scope.selects,
             )
-            applied = 0
-            if segment.kind == "late" and upper is None and segment.synced + filled.written:
-                applied = self.writer.settle_all(connection, ledger, segment.tenant_id)
             if not self.dry_run:
-                return self._counted(connection, segment, upper, filled, began, applied)
+                return self._counted(connection, segment, upper, filled, began)
         with self._transaction() as connection:
-            return self._counted(connection, segment, upper, filled, began, applied)
+            return self._counted(connection, segment, upper, filled, began)
 
-    def _counted(
-        self, connection: Connection, segment: Segment, upper: Any, filled: Filled, began: float, applied: int
-    ) -> Segment:
+    def _counted(self, connection: Connection, segment: Segment, upper: Any, filled: Filled, began: float) -> Segment:
         late = segment.kind == "late"  # its lines were counted when they were passed
         return self._saved(
             connection,
@@ -298,7 +297,6 @@ class Worker:
             done=upper is None,
             processed=0 if late else filled.seen,
             synced=filled.written,
-            applied=applied,
             skipped={} if late else filled.skipped,
             batch_lines=self._batch_lines,
         )
@@ -349,7 +347,7 @@ class Worker:
                 segments.check_in(connection, self.binding, self.run_id)
                 if not self.dry_run:
                     named = {"tenant_id": segment.tenant_id, "run_id": self.run_id}
-                    self.writer.record_line(connection, self._ledger(segment), key, error, **named)
+                    self.writer.failures.record_line(connection, self._ledger(segment), key, error, **named)
                 seen = 0 if segment.kind == "late" else 1
                 return self._saved(
                     connection,
@@ -446,12 +444,14 @@ class Worker:
         end = self._key(segment.until)
         query, _ = self._of_range(segment, end)
         with self._transaction(commit=False) as connection:
+            plan_for_range(connection)
             return connection.scalar(query.offset(size - 1).limit(1), self._values(segment, end))
 
     def _keys(self, segment: Segment, upper: Any) -> list[Any]:
         end = upper if upper is not None else self._key(segment.until)
         query, _ = self._of_range(segment, end)
         with self._transaction(commit=False) as connection:
+            plan_for_range(connection)
             return list(connection.scalars(query, self._values(segment, end)))
 
     # -- documents -------------------------------------------------------------------------------------
@@ -531,7 +531,7 @@ class Worker:
             with self._transaction() as connection:
                 segments.check_in(connection, self.binding, self.run_id)
                 named = {"tenant_id": segment.tenant_id, "run_id": self.run_id}
-                self.writer.record_document(connection, ledger, document.name, document_id, error, **named)
+                self.writer.failures.record_document(connection, ledger, document.name, document_id, error, **named)
                 return self._saved(
                     connection,
                     segment,
@@ -549,36 +549,47 @@ class Worker:
     # -- settling and verifying ------------------------------------------------------------------------
 
     def _settle(self, segment: Segment) -> Segment:
+        """Settle a ledger. Rows that were there are first brought up to date with documents that have come since."""
+
         def attempt() -> Segment:
             began = time.monotonic()
+            ledger = self._ledger(segment)
             with self._transaction() as connection:
                 segments.check_in(connection, self.binding, self.run_id)
-                applied = self.writer.settle_all(connection, self._ledger(segment), segment.tenant_id)
-                return self._saved(connection, segment, began, applied=applied, done=True)
+                found: dict[str, int] = {}
+                if self._had_rows(connection, segment):
+                    renewed = self.writer.renew(connection, ledger, segment.tenant_id)
+                    found = {"brought up to date": renewed} if renewed else {}
+                applied = self.writer.settler.settle_all(connection, ledger, segment.tenant_id)
+                return self._saved(connection, segment, began, applied=applied, found=found, done=True)
 
         return self._retried(attempt)
 
+    def _had_rows(self, connection: Connection, segment: Segment) -> bool:
+        """Whether the run met rows of the segment's tenant and ledger that were there before."""
+        parts = segments.all_of(connection, self.binding, self.run_id)
+        same = (segment.tenant_id, segment.ledger)
+        return any(part.existing for part in parts if (part.tenant_id, part.ledger) == same)
+
     def _verify(self, segment: Segment) -> Segment:
         """Prove a tenant's books. Where rows are missing, have them written first, once: they came in late."""
+        segment = self._retried(self._settle_late, segment)
         began = time.monotonic()
         result = self._retried(self._proof, segment.tenant_id)
-        faults: dict[str, int] = {}
-        missing: set[str] = set()
-        for account in result.accounts:
-            for cause in account.faults:
-                faults[cause.name] = faults.get(cause.name, 0) + cause.count
-                if cause.name == "missing" and account.ledger in self.scope.ledgers:
-                    missing.add(account.ledger)
+        faults = added_up([{cause.name: cause.count} for account in result.accounts for cause in account.faults])
+        faults |= added_up([{finding.name: finding.count} for finding in result.findings if finding.fault])
+        missing = {account.ledger for account in result.accounts if any(c.name == "missing" for c in account.faults)}
+        missing &= set(self.scope.ledgers)
 
         def attempt() -> Segment:
             with self._transaction() as connection:
                 segments.check_in(connection, self.binding, self.run_id)
-                if missing and not self._has_looked_for_late(connection, segment):
+                if missing and not self._late_parts(connection, segment):
                     late = [self._late(segment, name) for name in self.scope.ledgers if name in missing]
                     segments.put_off(connection, self.binding, segment, late)
                     return replace(segment, state="waiting")
                 for name in self.scope.ledgers:
-                    self.writer.resolve_failures(connection, self.binding.ledger(name), segment.tenant_id)
+                    self.writer.failures.resolve(connection, self.binding.ledger(name), segment.tenant_id)
                 return self._saved(connection, segment, began, found=faults, done=True)
 
         after = self._retried(attempt)
@@ -588,13 +599,26 @@ class Worker:
 
     def _proof(self, tenant_id: Any) -> Proof:
         with self.factory() as session:
-            result = proof.verify(session, self.binding, self.settings, tenant_id, with_findings=False)
+            result = proof.verify(session, self.binding, self.settings, tenant_id)
             session.rollback()
         return result
 
-    def _has_looked_for_late(self, connection: Connection, segment: Segment) -> bool:
+    def _settle_late(self, segment: Segment) -> Segment:
+        """Settle the ledgers in which rows came in late."""
+        began = time.monotonic()
+        with self._transaction() as connection:
+            segments.check_in(connection, self.binding, self.run_id)
+            late = [part for part in self._late_parts(connection, segment) if part.synced]
+            if not late:
+                return segment
+            applied = sum(
+                self.writer.settler.settle_all(connection, self._ledger(part), segment.tenant_id) for part in late
+            )
+            return self._saved(connection, segment, began, applied=applied)
+
+    def _late_parts(self, connection: Connection, segment: Segment) -> list[Segment]:
         parts = segments.all_of(connection, self.binding, self.run_id)
-        return any(part.kind == "late" and part.tenant_id == segment.tenant_id for part in parts)
+        return [part for part in parts if part.kind == "late" and part.tenant_id == segment.tenant_id]
 
     def _late(self, segment: Segment, ledger: str) -> Segment:
         size = min(self.settings.batch_lines_start, self.settings.batch_lines_max)

@@ -464,6 +464,27 @@ def test_what_is_committed_late_under_a_lower_key_is_written_in_the_end(history:
     all_synced(history)
 
 
+def test_a_live_payment_of_an_invoice_that_history_brings_later_settles_it(
+    history: Factory, sync: LedgerSync, factory: Factory
+) -> None:
+    with factory() as session:
+        payment = books.customer_payment(session, 100, payment_reference="K17")
+        books.entry(session, "1500", -100, ("customer_payment", payment.id))
+        session.commit()
+    with history() as session:
+        invoice = books.customer_invoice(session, 100, payment_reference="K17")
+        books.entry(session, "1500", 100, ("customer_invoice", invoice.id))
+        session.commit()
+    report = sync.backfill(history, tenant_id="acme")
+    assert (report.synced, report.applied, report.clean) == (1, 1, True)
+    settling = next(stage for stage in report.stages if stage.stage == "settling")
+    assert settling.found == {"brought up to date": 1}
+    all_synced(history)
+    with history() as session:
+        assert {item.status for item in session.scalars(select(CustomerLedger))} == {"paid"}
+    assert sync.backfill(history, tenant_id="acme").stages[4].found == {}
+
+
 # -- what goes wrong -----------------------------------------------------------------------------------
 
 

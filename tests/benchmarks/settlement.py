@@ -40,7 +40,7 @@ def settle(engine: Engine, sync: LedgerSync) -> float:
     ledger = sync.binding.ledger("customer")
     began = time.perf_counter()
     with engine.begin() as connection:
-        sync._writer.settle_all(connection, ledger, TENANT)
+        sync._writer.settler.settle_all(connection, ledger, TENANT)
     return time.perf_counter() - began
 
 

@@ -1,0 +1,141 @@
+"""What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is there.
+
+The hook records entries, under ``on_error="record"``; a backfill records lines and documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import aliased
+
+from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.findings import mentioned
+from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.types import storable, utc_now
+from ledger_sync.projection import Lines, project
+from ledger_sync.settings import Settings
+
+
+class Failures:
+    """The recorded failures of one binding under one set of settings."""
+
+    def __init__(self, binding: Binding, settings: Settings) -> None:
+        self.binding = binding
+        self.settings = settings
+
+    def record_entries(
+        self, connection: Connection, ledger: Ledger, tenants: Mapping[Any, str | None], error: BaseException
+    ) -> None:
+        """Note for each entry (id → tenant) that its rows could not be written, for a backfill to find."""
+        table = self.binding.error.__table__
+        values = [
+            {
+                "tenant_id": tenant,
+                "ledger": ledger.name,
+                "general_ledger_id": entry_id,
+                "error": type(error).__name__,
+                "message": storable(str(error))[:NOTE_MAX],
+                "created_at": utc_now(),
+            }
+            for entry_id, tenant in tenants.items()
+        ]
+        if values:
+            connection.execute(table.insert(), values)
+
+    def record_line(
+        self, connection: Connection, ledger: Ledger, line_id: Any, error: BaseException, *, tenant_id: Any, run_id: Any
+    ) -> None:
+        """Note that a control line's row could not be written; a note of it that is not resolved is brought up to date.
+
+        At most one note of a line is unresolved.
+        """
+        table, line = self.binding.error.__table__, self.binding.line
+        entry_id = connection.scalar(
+            select(attribute(line, "general_ledger_id")).where(attribute(line, "id") == line_id)
+        )
+        named = {"general_ledger_id": entry_id, "general_ledger_line_id": line_id}
+        self._record(connection, ledger, error, tenant_id, run_id, named, table.c.general_ledger_line_id == line_id)
+
+    def record_document(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        document: str,
+        document_id: Any,
+        error: BaseException,
+        *,
+        tenant_id: Any,
+        run_id: Any,
+    ) -> None:
+        """Note that a document could not be posted, as ``record_line`` does."""
+        table = self.binding.error.__table__
+        named = {"source_type": document, "source_id": document_id}
+        of_document = and_(table.c.source_type == document, table.c.source_id == document_id)
+        self._record(connection, ledger, error, tenant_id, run_id, named, of_document)
+
+    def _record(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        error: BaseException,
+        tenant_id: Any,
+        run_id: Any,
+        named: Mapping[str, Any],
+        same: ColumnElement[bool],
+    ) -> None:
+        table = self.binding.error.__table__
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        values = {
+            "run_id": run_id,
+            "error": type(cause).__name__,
+            "message": storable(str(cause))[:NOTE_MAX],
+            "created_at": utc_now(),
+        }
+        noted = update(table).where(table.c.ledger == ledger.name, table.c.resolved_at.is_(None), same).values(values)
+        if not connection.execute(noted).rowcount:
+            connection.execute(insert(table).values(tenant_id=tenant_id, ledger=ledger.name, **named, **values))
+
+    def resolve(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> int:
+        """Mark the recorded failures of entries whose rows are all there by now; how many were marked.
+
+        And of documents that a posted entry mentions by now.
+        """
+        table = self.binding.error.__table__
+        noted = (table.c.ledger == ledger.name, table.c.resolved_at.is_(None), table.c.tenant_id == tenant_id)
+        if not connection.scalar(select(select(table.c.id).where(*noted).exists())):
+            return 0
+        resolved = update(table).values(resolved_at=utc_now()).where(*noted)
+
+        def of_noted(lines: Lines) -> list[ColumnElement[bool]]:
+            entries = select(table.c.general_ledger_id).where(*noted, table.c.general_ledger_id.is_not(None))
+            return [attribute(lines.entry, "id").in_(entries)]
+
+        c = project(self.binding, self.settings, ledger, of_noted).subquery("noted").c
+        item = aliased(ledger.item)
+        lacking = (
+            select(c.general_ledger_id)
+            .outerjoin(item, attribute(item, "general_ledger_line_id") == c.general_ledger_line_id)
+            .where(c.reason.is_(None), attribute(item, "id").is_(None))
+        )
+        of_entry = table.c.general_ledger_id.is_not(None)
+        count = connection.execute(resolved.where(of_entry, table.c.general_ledger_id.not_in(lacking))).rowcount
+        for document in ledger.documents:
+            model = aliased(document.model)
+            posted = select(attribute(model, "id")).where(
+                attribute(model, "tenant_id") == tenant_id,
+                mentioned(self.binding, self.settings, ledger, document, model),
+            )
+            of_document = table.c.source_type == document.name
+            count += connection.execute(resolved.where(of_document, table.c.source_id.in_(posted))).rowcount
+        return int(count)

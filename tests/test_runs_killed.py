@@ -1,0 +1,165 @@
+"""Workers killed with SIGKILL at random moments: what others then finish is what nobody would have interrupted.
+
+The moments come from a printed seed. LEDGER_SYNC_TEST_KILLS sets how many there are, 25 unless given.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, select, text
+from sqlalchemy.orm import sessionmaker
+
+from ledger_sync import LedgerSync, RunReport
+from ledger_sync.models import (
+    CustomerApplication,
+    CustomerLedger,
+    SupplierApplication,
+    SupplierLedger,
+    SyncRun,
+    SyncSegment,
+)
+from tests import books
+from tests.conftest import make_sqlite, schema_of_its_own
+from tests.killable import SETTINGS, Nursery
+from tests.oracle import assert_synced
+from tests.test_backfill import Factory
+
+KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", "25"))
+ITEMS = (CustomerLedger, SupplierLedger)
+APPLICATIONS = (CustomerApplication, SupplierApplication)
+TRACES = {"id", "run_id", "created_at", "updated_at"}
+
+
+def fill(factory: Factory, tenant: str, count: int) -> None:
+    """Invoices and payments of both kinds, some of them in part, and lines that have no row."""
+    with factory() as session:
+        for number in range(count):
+            on = date(2026, 1, 1) + timedelta(days=number)
+            sold = books.customer_invoice(
+                session, 100 + number, tenant, f"C{number % 7}", payment_reference=f"K{number}"
+            )
+            books.entry(session, "1500", 100 + number, ("customer_invoice", sold.id), tenant=tenant, on=on)
+            bought = books.vendor_invoice(session, 50 + number, tenant, f"V{number % 5}", invoice_number=f"B{number}")
+            books.entry(session, "2400", -50 - number, ("ehf_invoice", bought.id), tenant=tenant, on=on)
+            if number % 3:
+                paid = books.customer_payment(
+                    session, 60 + number, tenant, f"C{number % 7}", payment_reference=f"K{number}"
+                )
+                books.entry(session, "1500", -60 - number, ("customer_payment", paid.id), tenant=tenant, on=on)
+            if number % 4 == 0:
+                books.entry(session, tenant=tenant, on=on)
+        session.commit()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engine, Nursery]]:
+    """A database with books, and a nursery of workers on it."""
+    if request.param == "sqlite":
+        engine = make_sqlite(tmp_path / "killed.db")
+        fill(sessionmaker(engine), "acme", 40)
+        fill(sessionmaker(engine), "warm", 2)
+        with Nursery(f"sqlite:///{tmp_path / 'killed.db'}", "") as nursery:
+            yield engine, nursery
+        engine.dispose()
+        return
+    url = request.getfixturevalue("postgresql_url")
+    with schema_of_its_own(url) as engine:
+        fill(sessionmaker(engine), "acme", 40)
+        fill(sessionmaker(engine), "warm", 2)
+        with engine.connect() as connection:
+            schema = connection.scalar(text("SELECT current_schema()"))
+        with Nursery(url, schema) as nursery:
+            yield engine, nursery
+
+
+def written(factory: Factory) -> dict[str, list[Any]]:
+    """The rows and applications of the tenant, without what tells when and by which run."""
+    found = {}
+    with factory() as session:
+        for model in (*ITEMS, *APPLICATIONS):
+            table = model.__table__
+            rows = session.execute(select(table).where(table.c.tenant_id == "acme"))
+            found[table.name] = sorted(
+                str({name: value for name, value in row._mapping.items() if name not in TRACES}) for row in rows
+            )
+    return found
+
+
+def wiped(factory: Factory) -> None:
+    with factory() as session:
+        for model in (*ITEMS, *APPLICATIONS):
+            session.execute(delete(model).where(model.tenant_id == "acme"))
+        session.execute(delete(SyncSegment))
+        session.execute(delete(SyncRun))
+        session.commit()
+
+
+def counts(report: RunReport) -> Any:
+    return report.state, report.clean, [stage.model_dump() for stage in report.stages]
+
+
+def uninterrupted(factory: Factory) -> tuple[Any, dict[str, list[Any]], float]:
+    sync = LedgerSync(SETTINGS)
+    sync.backfill(factory, tenant_id="acme")  # builds the statements, as the nursery has done
+    wiped(factory)
+    began = time.monotonic()
+    report = sync.backfill(factory, tenant_id="acme")
+    seconds = time.monotonic() - began
+    assert report.clean
+    assert report.applied > 10
+    with factory() as session:
+        assert_synced(session.connection())
+    return counts(report), written(factory), seconds
+
+
+def test_a_worker_killed_at_any_moment_loses_and_doubles_nothing(place: tuple[Engine, Nursery]) -> None:
+    engine, nursery = place
+    factory, sync = sessionmaker(engine), LedgerSync(SETTINGS)
+    expected_counts, expected_rows, seconds = uninterrupted(factory)
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    moments = random.Random(seed)
+    in_the_middle = 0
+    for _ in range(KILLS):
+        wiped(factory)
+        run_id = sync.start(factory, tenant_id="acme")
+        worker = nursery.worker("resume", run_id)
+        time.sleep(moments.uniform(0, seconds))
+        os.kill(worker, signal.SIGKILL)
+        nursery.ended(worker)
+        with factory() as session:
+            in_the_middle += 0 < sync.progress(session, run_id).synced < expected_counts[2][1]["processed"]
+        report = sync.resume(factory, run_id)
+        assert counts(report) == expected_counts
+        assert written(factory) == expected_rows
+    assert in_the_middle, "no kill met a worker at work"
+
+
+def test_of_two_workers_one_killed_the_other_finishes_the_run(place: tuple[Engine, Nursery]) -> None:
+    engine, nursery = place
+    factory, sync = sessionmaker(engine), LedgerSync(SETTINGS)
+    expected_counts, expected_rows, seconds = uninterrupted(factory)
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    moments = random.Random(seed)
+    for _ in range(max(1, KILLS // 5)):
+        wiped(factory)
+        run_id = sync.start(factory, tenant_id="acme")
+        workers = [nursery.worker("advance", run_id), nursery.worker("advance", run_id)]
+        time.sleep(moments.uniform(0, seconds / 2))
+        os.kill(workers[0], signal.SIGKILL)
+        nursery.ended(workers[0])
+        assert nursery.ended(workers[1]) == 0
+        with factory() as session:
+            (report, *_) = sync.runs(session, "acme")
+        assert counts(report) == expected_counts
+        assert written(factory) == expected_rows
