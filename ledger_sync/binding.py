@@ -143,6 +143,10 @@ class Ledger:
                     "several kinds of documents share one by inheritance."
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # in another process the table is looked up anew: a copy of it would not be the one that is mapped there
+        return {name: value for name, value in self.__dict__.items() if name != "table"}
+
     @cached_property
     def table(self) -> Table:
         """The table of the open items."""

@@ -40,7 +40,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "lines": 1.0,
     "settle": 0.4,
     "late": 0.0,
-    "verify": 0.1,
+    "verify": 0.5,
 }
 """What a line of each kind of segment costs, against writing its row; as measured at a million lines.
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError
 from ledger_sync.models import (
     CustomerLedger,
     JournalEntry,
+    JournalLine,
     SourceLink,
     SupplierLedger,
     SyncError,
@@ -32,6 +37,8 @@ from ledger_sync.models import (
 )
 from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
 from tests import books
+from tests.benchmarks.books_at_scale import TENANT, make
+from tests.conftest import make_sqlite
 from tests.oracle import assert_synced
 from tests.test_backfill import Factory, all_synced, post_history, stored
 
@@ -347,6 +354,23 @@ def test_an_executors_workers_share_a_run(history: Factory, workers: int) -> Non
     assert [p.sequence for p in seen] == sorted({p.sequence for p in seen})
 
 
+def test_processes_share_a_run_when_the_factory_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_sqlite(tmp_path / "books.db")
+    history = sessionmaker(engine)
+    for tenant in ("acme", "beta"):
+        post_history(history, tenant, entries=12)
+    monkeypatch.setenv("LEDGER_SYNC_TEST_BOOKS", f"sqlite:///{tmp_path / 'books.db'}")
+    sync = LedgerSync(SMALL)
+    assert sync.verify(history(), "acme").account("1500").gl_balance == 1200  # fills what is built once
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        report = sync.backfill("tests.importable:factory", tenant_id=ALL_TENANTS, executor=pool, workers=2)
+    assert (report.state, report.processed, report.synced, report.clean) == ("completed", 56, 48, True)
+    all_synced(history)
+    engine.dispose()
+
+
 def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(SMALL)
@@ -492,21 +516,28 @@ def test_a_live_payment_of_an_invoice_that_history_brings_later_settles_it(
 def refusing(engine: Engine, *amounts: int) -> Iterator[None]:
     """The suppliers' ledger refuses rows of these amounts, by a trigger, as a host's own rule might."""
     scale = 100 if engine.dialect.name == "sqlite" else 1
-    listed = ", ".join(str(amount * scale) for amount in amounts)
+    with refusing_rows(engine, "supplier_ledger", "amount", [amount * scale for amount in amounts]):
+        yield
+
+
+@contextmanager
+def refusing_rows(engine: Engine, table: str, column: str, values: list[int]) -> Iterator[None]:
+    """A ledger refuses rows with these values in a column."""
+    listed = ", ".join(str(value) for value in values)
     if engine.dialect.name == "sqlite":
         made = [
-            f"CREATE TRIGGER refuse BEFORE INSERT ON supplier_ledger WHEN NEW.amount IN ({listed}) "
+            f"CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN NEW.{column} IN ({listed}) "
             "BEGIN SELECT RAISE(ABORT, 'refused by the host'); END"
         ]
         undone = ["DROP TRIGGER refuse"]
     else:
         made = [
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN IF NEW.amount IN ({listed}) THEN RAISE EXCEPTION 'refused by the host'; END IF; "
+            f"$$ BEGIN IF NEW.{column} IN ({listed}) THEN RAISE EXCEPTION 'refused by the host'; END IF; "
             "RETURN NEW; END $$",
-            "CREATE TRIGGER refuse BEFORE INSERT ON supplier_ledger FOR EACH ROW EXECUTE FUNCTION refuse()",
+            f"CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()",
         ]
-        undone = ["DROP TRIGGER refuse ON supplier_ledger", "DROP FUNCTION refuse()"]
+        undone = [f"DROP TRIGGER refuse ON {table}", "DROP FUNCTION refuse()"]
     with engine.begin() as connection:
         for statement in made:
             connection.exec_driver_sql(statement)
@@ -586,6 +617,38 @@ def test_a_search_takes_log2_of_the_batch_and_a_few_statements_for_each_bad_line
         LedgerSync(Settings(batch_lines_max=128, batch_lines_start=128)).backfill(history, tenant_id="acme")
     event.remove(engine, "before_cursor_execute", count)
     assert len(inserts) <= 1 + len(bad) * (7 + 3)
+
+
+def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(engine: Engine) -> None:
+    lines = make(engine, 58_824)
+    assert lines == 100_000
+    with sessionmaker(engine)() as session:
+        keys = session.scalars(
+            select(JournalLine.id).where(JournalLine.account_number == "1500").order_by(JournalLine.id)
+        ).all()
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    choose = random.Random(seed)
+    neighbours = choose.randrange(lines - 3)
+    bad = {keys[0], keys[-1], *keys[neighbours : neighbours + 3], *choose.sample(keys, 7)}
+    batch = 50_000
+    inserts: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def count(*arguments: Any) -> None:
+        if "INTO customer_ledger" in arguments[2]:
+            inserts.append(arguments[2])
+
+    settings = Settings(batch_lines_max=batch, batch_lines_min=batch, batch_lines_start=batch)
+    with refusing_rows(engine, "customer_ledger", "general_ledger_line_id", sorted(bad)):
+        report = LedgerSync(settings).backfill(sessionmaker(engine), tenant_id=TENANT)
+    event.remove(engine, "before_cursor_execute", count)
+    assert (report.state, report.errors, report.synced) == ("completed_with_errors", len(bad), lines - len(bad))
+    with sessionmaker(engine)() as session:
+        assert set(session.scalars(select(SyncError.general_ledger_line_id))) == bad
+        assert session.scalar(select(func.count()).select_from(CustomerLedger)) == lines - len(bad)
+    # a failing attempt for each halving, one for the line, one for what follows; and one for each batch
+    assert len(inserts) <= lines // batch + 2 + len(bad) * (math.ceil(math.log2(batch)) + 3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""A session factory that worker processes can import; the database is named by LEDGER_SYNC_TEST_BOOKS."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger_sync.dialects import open_engine
+
+
+@cache
+def _sessions() -> sessionmaker[Session]:
+    return sessionmaker(open_engine(os.environ["LEDGER_SYNC_TEST_BOOKS"]))
+
+
+def factory() -> Session:
+    """A new session."""
+    return _sessions()()
