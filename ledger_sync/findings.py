@@ -154,10 +154,19 @@ class _Question:
 
 
 def find(
-    connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: Any
+    connection: Connection,
+    binding: Binding,
+    settings: Settings,
+    ledger: Ledger,
+    tenant_id: Any,
+    *,
+    faults_only: bool = False,
 ) -> Iterator[Finding]:
-    """The findings in one tenant's books of one ledger."""
-    questions = binding.once(settings, ("findings", ledger.name), lambda: tuple(_questions(binding, settings, ledger)))
+    """The findings in one tenant's books of one ledger; if ``faults_only``, those that a repair mends."""
+    arguments = (binding, settings, ledger)
+    questions = binding.once(settings, ("faults", ledger.name), lambda: tuple(_questions_of_faults(*arguments)))
+    if not faults_only:
+        questions += binding.once(settings, ("others", ledger.name), lambda: tuple(_questions_for_people(*arguments)))
     for question in questions:
         count, examples = _ask(connection, question, tenant_id, settings.examples_max)
         if count:
@@ -190,7 +199,7 @@ def _ask(
     return count, tuple(Subject(id=row.subject_id, text=question.text(row)) for row in rows[:examples_max])
 
 
-def _questions(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
+def _questions_of_faults(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
     yield _Question(
         "remaining_differs",
         remaining_differs(ledger),
@@ -206,6 +215,9 @@ def _questions(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator
         copied_data_differs(binding, settings, ledger),
         lambda row: f"row {row.subject_id}: {row.differing.strip().replace(' ', ', ')}",
     )
+
+
+def _questions_for_people(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
     for document in ledger.documents:
         if document.role != "payment":
             yield _Question(

@@ -16,13 +16,13 @@ from inspect import iscoroutinefunction
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy import Connection, event, inspect, select
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, aliased
 
 from ledger_sync import signals
-from ledger_sync.binding import Binding, Ledger
+from ledger_sync.binding import Binding, Ledger, attribute
 from ledger_sync.collector import Collector
-from ledger_sync.dialects import savepoints_hold
+from ledger_sync.dialects import as_parameter, parameter_set, savepoints_hold
 from ledger_sync.errors import BulkWriteError, ConfigurationError, DocumentInUseError, ManualPostingError
 from ledger_sync.projection import voucher_text
 from ledger_sync.settings import Settings
@@ -152,10 +152,33 @@ class Hook:
         state.flush = context
         collector = Collector(self.settings, self.ledgers, self.binding)
         collector.collect(session, context)
+        self._apply(session, collector.touched)
+
+    def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
+        """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
+        session.flush()
+        keys = set(entry_ids)
+        concerned: dict[str, Touched] = {}
+        for ledger in self.ledgers:
+            # by the rows as well: a line that was deleted past the hook is known by its row alone
+            item = aliased(ledger.item)
+            entry_id = attribute(item, "general_ledger_id")
+            rows = select(attribute(item, "general_ledger_line_id")).where(
+                entry_id.in_(parameter_set("entry_ids", entry_id.type))
+            )
+            connection = self._connection(session, ledger.item)
+            lines = set(connection.scalars(rows, {"entry_ids": as_parameter(keys)}))
+            concerned[ledger.name] = Touched(entries=keys, lines=lines, reversed=keys, rewrite=True, remove=True)
+        self._apply(session, concerned)
+        self._expire_stale(session)
+
+    def _apply(self, session: Session, concerned: Mapping[str, Touched]) -> None:
+        """Have the rows of what is concerned written, by ledger, and tell of it."""
+        state = self.state(session)
         told: list[tuple[str, dict[str, Any]]] = []
         items: list[Mapping[str, Any]] = []
         for ledger in self.ledgers:
-            touched = collector.touched.get(ledger.name)
+            touched = concerned.get(ledger.name)
             if touched is None or not (touched.parts() or touched.documented(ledger)):
                 continue
             connection = self._connection(session, ledger.item)
@@ -272,8 +295,11 @@ class Hook:
         return entries or dict.fromkeys(touched.entries)
 
     def _after_flush_postexec(self, session: Session) -> None:
+        self.state(session).flush = None
+        self._expire_stale(session)
+
+    def _expire_stale(self, session: Session) -> None:
         state = self.state(session)
-        state.flush = None
         for model, key in state.stale:
             loaded = session.identity_map.get(session.identity_key(model, key))
             if loaded is not None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
@@ -146,8 +146,8 @@ class Proof(_Result):
     """The reconciliation of one tenant's control accounts with their subledgers.
 
     ``as_of``: entries dated later are left out on both sides; null means all of them. ``findings``: what is wrong or
-    worth a look without being an amount; ``with_findings`` tells whether they were looked for. ``runs_active``: runs
-    that were writing these books meanwhile; what they have not reached yet shows as ``missing``.
+    worth a look without being an amount; ``with_findings`` tells whether all of them were looked for.
+    ``runs_active``: runs that were writing these books meanwhile; what they have not reached yet shows as ``missing``.
     """
 
     tenant_id: str
@@ -180,11 +180,11 @@ def verify(
     tenant_id: str,
     as_of: date | None = None,
     *,
-    with_findings: bool = True,
+    with_findings: bool | Literal["faults"] = True,
 ) -> Proof:
-    """Prove one tenant's subledgers against the general ledger."""
+    """Prove one tenant's subledgers against the general ledger; ``faults``: look only for findings that are faults."""
     begin_snapshot(session, binding)
-    sought = with_findings and as_of is None
+    sought = bool(with_findings) and as_of is None
     accounts: list[AccountProof] = []
     found: list[Finding] = []
     for name in settings.ledgers():
@@ -192,13 +192,15 @@ def verify(
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
         accounts += _accounts(connection, binding, settings, ledger, tenant_id, as_of)
         if sought:
-            found += findings.find(connection, binding, settings, ledger, tenant_id)
+            found += findings.find(
+                connection, binding, settings, ledger, tenant_id, faults_only=with_findings == "faults"
+            )
     return Proof(
         tenant_id=tenant_id,
         as_of=as_of,
         accounts=tuple(accounts),
         findings=tuple(found),
-        with_findings=sought,
+        with_findings=sought and with_findings is True,
         runs_active=runs_active(session, binding, tenant_id),
     )
 

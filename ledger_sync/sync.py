@@ -15,14 +15,15 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from ledger_sync import explain, matching, proof, reports, statements, summary
+from ledger_sync import explain, matching, proof, reports, schema, statements, summary
 from ledger_sync.backfill import Backfills, Staff, Watching
 from ledger_sync.binding import Binding, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
+from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
 from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.linking import Linking
@@ -32,6 +33,7 @@ from ledger_sync.proof import Difference, Proof
 from ledger_sync.repair import Repair
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer
+from ledger_sync.schema import SchemaProblem
 from ledger_sync.settings import Settings
 from ledger_sync.statements import Specification, Statement
 from ledger_sync.worker import Health, Poster
@@ -70,6 +72,17 @@ class LedgerSync:
         """Stop syncing the target's sessions. Harmless when it is not attached."""
         self._hook.detach(_listenable(target))
 
+    def create_tables(self, bind: Engine | Connection) -> None:
+        """Make those of the library's own tables that are not there: ledgers, applications, links, runs and the rest.
+
+        Entries, lines, documents and parties are the host's business. For migrations see ``check_schema``.
+        """
+        schema.create_tables(bind, self.binding)
+
+    def check_schema(self, bind: Engine | Connection) -> tuple[SchemaProblem, ...]:
+        """What the database lacks of what the models say; empty when nothing does. Reads only."""
+        return schema.check_schema(bind, self.binding)
+
     @contextmanager
     def paused(self, session: Session) -> Iterator[None]:
         """Leave what is flushed inside the block out of the subledger; the proof will call it ``missing``.
@@ -91,6 +104,16 @@ class LedgerSync:
             inner.flush()
         finally:
             state.paused -= 1
+
+    def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
+        """Write, rewrite or take away the rows of some journal entries, in the caller's transaction.
+
+        For what was written past the hook: by ``connection.execute``, ``bulk_insert_mappings``, SQL text. What is
+        pending in the session is flushed first.
+
+        :param entry_ids: of entries that were inserted, changed or deleted.
+        """
+        self._hook.sync_entries(session, entry_ids)
 
     def backfill(
         self,
@@ -211,6 +234,35 @@ class LedgerSync:
         return self._backfills.drive(
             factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
         )
+
+    async def abackfill(
+        self, factory: Any, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any
+    ) -> RunReport:
+        """``backfill`` from async code, without holding up the event loop. Arguments as there.
+
+        :param factory: an ``async_sessionmaker``: the run works in the event loop. Or a factory of plain sessions: it
+            works in a thread.
+        :param on_progress: a callback, or a coroutine function, which is awaited before the run goes on.
+        """
+        return await in_event_loop(self.backfill, factory, on_progress=on_progress, **arguments)
+
+    async def aresume(
+        self, factory: Any, run_id: int, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any
+    ) -> RunReport:
+        """``resume`` from async code; as ``abackfill``."""
+        return await in_event_loop(self.resume, factory, run_id, on_progress=on_progress, **arguments)
+
+    async def aadvance(
+        self, factory: Any, run_id: int, budget_seconds: float | None = None, **arguments: Any
+    ) -> Progress:
+        """``advance`` from async code; as ``abackfill``."""
+        return await in_event_loop(self.advance, factory, run_id, budget_seconds, **arguments)
+
+    async def arepair(
+        self, factory: Any, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any
+    ) -> RunReport:
+        """``repair`` from async code; as ``abackfill``."""
+        return await in_event_loop(self.repair, factory, on_progress=on_progress, **arguments)
 
     def advance(
         self,

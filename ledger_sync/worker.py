@@ -32,6 +32,7 @@ from ledger_sync.runs import Batches, SessionFactory, end_run, run_row, run_tabl
 from ledger_sync.segments import FencedError, Segment, StoppedError
 from ledger_sync.settings import Settings
 from ledger_sync.summary import scope_of
+from ledger_sync.waiting import pause
 from ledger_sync.writer import Filled, Writer
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class Worker:
         self.options.on_step()
         if time.monotonic() >= self.options.deadline:
             raise OutOfTimeError
-        time.sleep(POLL_SECONDS)
+        pause(POLL_SECONDS)
 
     def _release(self, segment: Segment | None, error: BaseException | None = None) -> None:
         if segment is None:
@@ -165,7 +166,7 @@ class Worker:
                 if tries == self.settings.retries_max or fault_of(error) != "passing":
                     raise
                 # jitter, so that two that met don't meet again
-                time.sleep(min(5.0, 0.02 * 2**tries) * (0.5 + random.random()))
+                pause(min(5.0, 0.02 * 2**tries) * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
     # -- one segment -----------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Worker:
     def _pause(self, segment: Segment, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, self.settings.lease_seconds / 4, 1.0))
+            pause(min(left, self.settings.lease_seconds / 4, 1.0))
             if left > 1.0:
                 self._renew(segment, None)
 
@@ -599,7 +600,7 @@ class Worker:
 
     def _proof(self, tenant_id: Any) -> Proof:
         with self.factory() as session:
-            result = proof.verify(session, self.binding, self.settings, tenant_id)
+            result = proof.verify(session, self.binding, self.settings, tenant_id, with_findings="faults")
             session.rollback()
         return result
 

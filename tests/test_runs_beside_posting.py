@@ -2,7 +2,7 @@
 
 With a host whose posted entries can be edited. First every interleaving of a host's steps with a batch's, staged on
 real connections at three isolation levels; then everybody at once for a while, with a reader who looks at snapshots.
-LEDGER_SYNC_TEST_SECONDS sets how long, 20 unless given.
+LEDGER_SYNC_TEST_SECONDS sets how long, 12 unless given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.conftest import schema_of_its_own
 from tests.hosts.editable import Base, Entry, Invoice, Item, Line, Link, Payment, Supplier, editable_sync
 from tests.test_settlement_concurrency import staged
 
-SECONDS = float(os.environ.get("LEDGER_SYNC_TEST_SECONDS", "20"))
+SECONDS = float(os.environ.get("LEDGER_SYNC_TEST_SECONDS", "12"))
 LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 BROKEN = {

@@ -1,0 +1,91 @@
+"""Our own tables in a host's database: made where they are not, and compared with the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from ledger_sync import LedgerSync
+from ledger_sync.dialects import open_engine
+from ledger_sync.models import Base
+from ledger_sync.schema import host_tables, own_tables
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+        yield engine
+        engine.dispose()
+        return
+    url, schema = request.getfixturevalue("postgresql_url"), f"ledger_sync_{uuid4().hex[:12]}"
+    admin = create_engine(url)
+    with admin.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    engine = open_engine(url, connect_args={"options": f"-csearch_path={schema}"})
+    yield engine
+    engine.dispose()
+    with admin.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    admin.dispose()
+
+
+def test_every_table_is_either_ours_or_the_hosts() -> None:
+    sync = LedgerSync()
+    ours, theirs = set(own_tables(sync.binding)), set(host_tables(sync.binding))
+    assert not ours & theirs
+    assert ours | theirs == set(Base.metadata.tables.values())
+
+
+def test_our_tables_are_made_beside_the_hosts_and_nothing_lacks(empty_engine: Engine) -> None:
+    sync = LedgerSync()
+    Base.metadata.create_all(empty_engine, tables=list(host_tables(sync.binding)))
+    lacking = {problem.table for problem in sync.check_schema(empty_engine)}
+    assert lacking == {table.fullname for table in own_tables(sync.binding)}
+    sync.create_tables(empty_engine)
+    sync.create_tables(empty_engine)
+    assert sync.check_schema(empty_engine) == ()
+    assert set(inspect(empty_engine).get_table_names()) == {table.name for table in Base.metadata.sorted_tables}
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "problem"),
+    [
+        (
+            "DROP INDEX ix_customer_applications_to_line_id",
+            "customer_applications",
+            "no index",
+        ),
+        ("ALTER TABLE ledger_sync_runs DROP COLUMN note", "ledger_sync_runs", "column note is not there"),
+        ("ALTER TABLE vendor_invoices DROP COLUMN due_date", "vendor_invoices", "column due_date is not there"),
+        ("DROP TABLE ledger_sync_tombstones", "ledger_sync_tombstones", "the table is not there"),
+    ],
+)
+def test_what_lacks_is_named_with_its_table(empty_engine: Engine, statement: str, table: str, problem: str) -> None:
+    Base.metadata.create_all(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text(statement))
+    (found,) = LedgerSync().check_schema(empty_engine)
+    assert found.table == table
+    assert problem in found.problem
+    assert found.remedy
+
+
+@pytest.mark.parametrize(
+    ("constraint", "problem"),
+    [
+        ("uq_supplier_ledger_general_ledger_line_id", "no unique key on general_ledger_line_id"),
+        ("ck_supplier_ledger_amount_exact", "no check ck_supplier_ledger_amount_exact"),
+    ],
+)
+@pytest.mark.parametrize("empty_engine", ["postgresql"], indirect=True)  # SQLite cannot drop a constraint
+def test_a_key_or_a_check_that_was_dropped_is_missed(empty_engine: Engine, constraint: str, problem: str) -> None:
+    Base.metadata.create_all(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE supplier_ledger DROP CONSTRAINT {constraint}"))
+    (found,) = LedgerSync().check_schema(empty_engine)
+    assert found.problem == problem
