@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, func, select
 
 from ledger_sync.dialects import open_engine
-from ledger_sync.models import SupplierLedger
+from ledger_sync.models import SupplierLedger, SyncRun
+from tests.benchmarks.books_at_scale import make
 from tests.conftest import shared_file
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from ledger_sync.contrib.cli import main; main()"]
@@ -230,3 +232,63 @@ def test_match_proposes_and_links_only_when_asked(tmp_path: Path) -> None:
     explained = json.loads(ledger_sync("explain", "3", *DEMO, "--json", cwd=tmp_path).stdout)
     assert explained["entries"][0]["lines"][2]["outcome"] == "written"
     assert ledger_sync("match", *DEMO, "--review", "nowhere.csv", "--apply", cwd=tmp_path).returncode == 2
+
+
+def test_runs_are_listed_with_who_began_them_and_how_they_ended(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    db = "sqlite:///ledger_sync_demo.db"
+    assert ledger_sync("backfill", "--db", db, "--actor", "kari", cwd=tmp_path).returncode == 0
+    listed = ledger_sync("runs", "--db", db, cwd=tmp_path, columns=160)
+    assert listed.returncode == 0, listed.stderr
+    assert "kari" in listed.stdout
+    assert "completed" in listed.stdout
+    (run,) = [run for run in json.loads(ledger_sync("runs", "--db", db, "--json", cwd=tmp_path).stdout) if run["actor"]]
+    assert (run["kind"], run["state"], run["clean"]) == ("backfill", "completed", True)
+    refused = ledger_sync("runs", "--cancel", str(run["run_id"]), "--db", db, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is completed" in refused.stderr
+    unknown = ledger_sync("runs", "--resume", "4711", "--db", db, cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "Run 4711 does not exist" in unknown.stderr
+
+
+def test_an_interrupted_backfill_says_how_to_go_on_and_goes_on(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'big.db'}")
+    lines = make(engine, 60_000)
+    db = "sqlite:///big.db"
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"}
+    command = [*COMMAND, "backfill", "--db", db]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        processed = 0
+        while not processed and run.poll() is None:
+            with engine.connect() as connection:
+                processed = connection.scalar(select(func.max(SyncRun.processed))) or 0
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate()
+    assert run.returncode == 2
+    assert b"Run 1 is paused" in said
+    assert b"ledger-sync runs --resume 1 --db sqlite:///big.db" in said
+    with engine.connect() as connection:
+        assert connection.scalar(select(SyncRun.state)) == "paused"
+    resumed = ledger_sync("runs", "--resume", "1", "--db", db, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{lines:,}/{lines:,} lines" in resumed.stdout
+    assert "The books are clean." in resumed.stdout
+    engine.dispose()
+
+
+def test_a_backfill_of_single_vouchers_and_of_source_types(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    db = "sqlite:///ledger_sync_demo.db"
+    unknown = ledger_sync("backfill", "--db", db, "--voucher", "4711", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "voucher 4711 is not in the books" in unknown.stderr
+    wrong = ledger_sync("backfill", "--db", db, "--source-type", "payroll", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "no source type 'payroll'" in wrong.stderr
+    report = json.loads(
+        ledger_sync("backfill", "--db", db, "--source-type", "ehf_invoice", "--json", cwd=tmp_path).stdout
+    )
+    assert report["state"] == "completed"
