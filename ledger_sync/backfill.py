@@ -250,8 +250,9 @@ class Backfills:
         """
         sessions = imported(factory)
         with self._transaction(sessions, commit=False) as connection:
-            if run_row(connection, self.binding, run_id).state != "running":
-                return summary.progress(connection, self.binding, run_id)
+            present = summary.progress(connection, self.binding, run_id)
+        if present.over:
+            return present
         deadline = float("inf") if budget_seconds is None else time.monotonic() + budget_seconds
         options = Options(poster=poster, health=health, deadline=deadline)
         try:

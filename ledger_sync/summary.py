@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 
 from ledger_sync import segments
 from ledger_sync.binding import Binding
+from ledger_sync.errors import RunStateError
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import (
     FINAL_STATES,
@@ -63,7 +64,12 @@ def sequence_of(changes: int, stage_index: int) -> int:
 
 
 def scope_of(run: Row[Any]) -> Scope:
-    """The scope that a backfill's row holds."""
+    """The scope that a backfill's row holds.
+
+    :raises RunStateError: the run is none.
+    """
+    if run.kind != "backfill":
+        raise RunStateError(run.id, f"is a {run.kind}, which has no segments", "Look at it in the list of runs.")
     return Scope.model_validate_json(run.filters)
 
 

@@ -964,6 +964,23 @@ def test_the_list_of_runs_is_of_one_tenant(history: Factory) -> None:
         sync.resume(history, other, tenant_id="acme")
 
 
+def test_a_repair_cannot_be_advanced_steered_or_resumed_and_is_left_alone(history: Factory) -> None:
+    with history() as session:
+        values = {"kind": "repair", "stage": "repairing", "version": "0", "started_at": LONG_AGO}
+        lease = datetime.now(UTC) + timedelta(hours=1)
+        session.add(SyncRun(id=1, tenant_id="acme", state="running", lease_until=lease, **values))
+        session.commit()
+    sync = LedgerSync()
+    for act in (sync.advance, sync.resume):
+        with pytest.raises(RunStateError, match="is a repair"):
+            act(history, 1)  # type: ignore[operator]
+    with history() as session:
+        for steer in (sync.pause, sync.cancel, sync.progress):
+            with pytest.raises(RunStateError, match="is a repair"):
+                steer(session, 1)  # type: ignore[operator]
+    assert row(history, 1).state == "running"
+
+
 def test_progress_of_a_run_can_be_read_by_anybody_who_can_read_the_tables(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(SMALL)
