@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,7 @@ def test_an_interrupted_backfill_says_how_to_go_on_and_goes_on(tmp_path: Path) -
     ) as run:
         processed = 0
         while not processed and run.poll() is None:
+            time.sleep(0.1)  # a reader who never rests keeps the writer out
             with engine.connect() as connection:
                 processed = connection.scalar(select(func.max(SyncRun.processed))) or 0
         run.send_signal(signal.SIGINT)
