@@ -4,6 +4,7 @@
 ``ledger_sync.models`` has ready-made tables, ``ledger_sync.signals`` what the hook tells.
 """
 
+from ledger_sync.binding import Document, Ledger
 from ledger_sync.errors import ConfigurationError, LedgerSyncError
 from ledger_sync.progress import ALL_TENANTS, Progress, RunReport
 from ledger_sync.proof import Proof
@@ -14,6 +15,8 @@ __all__ = [
     "ALL_TENANTS",
     "ConfigurationError",
     "ControlAccount",
+    "Document",
+    "Ledger",
     "LedgerSync",
     "LedgerSyncError",
     "Progress",

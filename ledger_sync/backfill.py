@@ -8,10 +8,9 @@ so whatever is killed, whoever comes next goes on from the last commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
@@ -33,13 +32,16 @@ from ledger_sync.runs import (
     key_of,
     open_run,
     reopen_run,
+    retried,
     run_row,
+    said_if_possible,
     steer,
 )
 from ledger_sync.scope import Scope, chosen_ledgers, chosen_sources, refuse_before_cut_over
 from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
-from ledger_sync.worker import Health, Options, Poster, Worker
+from ledger_sync.workbench import Health, Options, Poster, Workbench
+from ledger_sync.worker import Worker
 from ledger_sync.writer import Writer
 
 WATCH_SECONDS = 0.1
@@ -63,7 +65,7 @@ class Staff:
     workers: int = 1
 
 
-@dataclass
+@dataclass(frozen=True)
 class Work:
     """What an executor's worker does; it can be pickled if the factory, the poster and the health hook can."""
 
@@ -73,11 +75,10 @@ class Work:
     run_id: Any
     poster: Poster | None
     health: Health | None
-    proofs: list[Proof] = field(default_factory=list)
 
     def __call__(self) -> list[Proof]:
         """Work until the run is over; the proofs that were not clean."""
-        worker = Worker(
+        bench = Workbench(
             self.binding,
             self.settings,
             Writer(self.binding, self.settings),
@@ -85,6 +86,7 @@ class Work:
             self.run_id,
             Options(poster=self.poster, health=self.health),
         )
+        worker = Worker(bench)
         worker.work()
         return worker.proofs
 
@@ -97,17 +99,17 @@ class Backfills:
         self.settings = settings
         self.writer = writer
 
-    @contextmanager
-    def _transaction(self, factory: SessionFactory, *, commit: bool = True) -> Iterator[Connection]:
-        batches = Batches(self.binding, factory)
-        with batches.transaction(commit=commit) as session:
-            yield batches.connection(session, self.binding.run)
+    def _batches(self, factory: SessionFactory | str) -> Batches:
+        return Batches(self.binding, imported(factory))
+
+    def _bench(self, factory: SessionFactory, run_id: Any, options: Options) -> Workbench:
+        return Workbench(self.binding, self.settings, self.writer, factory, run_id, options)
 
     def start(
         self,
         factory: SessionFactory | str,
         *,
-        tenant_id: str | AllTenants,
+        tenant_id: Any,
         since: date | None,
         until: date | None,
         ledgers: Iterable[str] | None,
@@ -127,7 +129,7 @@ class Backfills:
             source_types=chosen_sources(self.settings, source_types),
             posting=posting,
         )
-        with self._transaction(imported(factory)) as connection:
+        with self._batches(factory).connected() as connection:
             if vouchers is not None:
                 scope = scope.model_copy(update={"entries": self._entries(connection, tenant_id, vouchers)})
             run_id = open_run(
@@ -144,7 +146,7 @@ class Backfills:
             segments.add(connection, self.binding, [Segment(run_id, 0, "checking", "check")])
         return run_id
 
-    def _entries(self, connection: Connection, tenant_id: str | AllTenants, vouchers: Iterable[str]) -> tuple[Any, ...]:
+    def _entries(self, connection: Connection, tenant_id: Any, vouchers: Iterable[str]) -> tuple[Any, ...]:
         found: list[Any] = []
         for text in vouchers:
             if isinstance(tenant_id, AllTenants):
@@ -160,7 +162,7 @@ class Backfills:
 
         :raises RunStateError: there is no such run, or it was cancelled.
         """
-        with self._transaction(imported(factory)) as connection:
+        with self._batches(factory).connected() as connection:
             run = run_row(connection, self.binding, run_id, tenant_id)
             if run.kind != "backfill":
                 raise RunStateError(run_id, f"is a {run.kind}, which is not resumed", f"Start the {run.kind} again.")
@@ -187,13 +189,13 @@ class Backfills:
         Whatever ends it early leaves a run that can be resumed: ``paused`` if somebody interrupted it, ``failed`` if
         something went wrong.
         """
-        watcher = _Watcher(self.binding, imported(factory), run_id, watching)
+        watcher = _Watcher(self.binding, imported(factory), run_id, watching, self.settings.retries_max)
         proofs: list[Proof] = []
         try:
             watcher.tell(last=True)
             if staff.executor is None:
                 options = Options(poster=poster, health=health, on_step=watcher.tell)
-                worker = Worker(self.binding, self.settings, self.writer, watcher.factory, run_id, options)
+                worker = Worker(self._bench(watcher.factory, run_id, options))
                 worker.work()
                 proofs = worker.proofs
             else:
@@ -205,35 +207,45 @@ class Backfills:
             self._end(watcher.factory, run_id, "paused" if interrupted else "failed", note)
             raise
         watcher.tell(last=True)
-        with self._transaction(watcher.factory, commit=False) as connection:
+        return retried(self.settings.retries_max, self._report, watcher.factory, run_id, proofs)
+
+    def _report(self, factory: SessionFactory, run_id: Any, proofs: list[Proof]) -> RunReport:
+        with self._batches(factory).connected(commit=False) as connection:
             return summary.report(connection, self.binding, run_id, proofs)
 
+    def _progress(self, factory: SessionFactory, run_id: Any, tenant_id: Any = None) -> Progress:
+        with self._batches(factory).connected(commit=False) as connection:
+            run_row(connection, self.binding, run_id, tenant_id)
+            return summary.progress(connection, self.binding, run_id)
+
     def _with_workers(self, executor: Executor, workers: int, work: Work, watcher: _Watcher) -> list[Proof]:
-        futures: list[Future[list[Proof]]] = [executor.submit(replace(work)) for _ in range(max(1, workers))]
+        futures: list[Future[list[Proof]]] = [executor.submit(work) for _ in range(max(1, workers))]
         try:
             waiting = set(futures)
             while waiting:
-                done, waiting = wait(waiting, timeout=WATCH_SECONDS)
+                done, waiting = wait(waiting, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
                 watcher.tell()
         except BaseException:
-            with self._transaction(watcher.factory) as connection:
-                run = run_row(connection, self.binding, work.run_id)
-                if run.state == "running":
-                    steer(connection, self.binding, work.run_id, "pause", None)
+            said_if_possible(self.settings.retries_max, self._have_it_pause, watcher.factory, work.run_id)
             wait(futures)
             raise
         return [proof for future in futures for proof in future.result()]
 
+    def _have_it_pause(self, factory: SessionFactory, run_id: Any) -> None:
+        with self._batches(factory).connected() as connection:
+            run = run_row(connection, self.binding, run_id)
+            if run.state == "running":
+                steer(connection, self.binding, run_id, "pause", None)
+
     def _end(self, factory: SessionFactory, run_id: Any, state: str, note: str) -> None:
-        try:
-            with self._transaction(factory) as connection:
-                if not end_run(connection, self.binding, run_id, state, note):
-                    return
-                segments.take_over(connection, self.binding, run_id)
-        except DBAPIError:
-            return  # the database is away; the lease will pass, and the error that is being raised says why
+        def attempt() -> None:
+            with self._batches(factory).connected() as connection:
+                if end_run(connection, self.binding, run_id, state, note):
+                    segments.take_over(connection, self.binding, run_id)
+
+        said_if_possible(self.settings.retries_max, attempt)
 
     def advance(
         self,
@@ -241,6 +253,7 @@ class Backfills:
         run_id: Any,
         budget_seconds: float | None,
         *,
+        tenant_id: Any = None,
         poster: Poster | None = None,
         health: Health | None = None,
     ) -> Progress:
@@ -249,27 +262,28 @@ class Backfills:
         A deadlock, or a database that went away, leaves the run running, for the next call; anything else fails it.
         """
         sessions = imported(factory)
-        with self._transaction(sessions, commit=False) as connection:
-            present = summary.progress(connection, self.binding, run_id)
+        present = retried(self.settings.retries_max, self._progress, sessions, run_id, tenant_id)
         if present.over:
             return present
         deadline = float("inf") if budget_seconds is None else time.monotonic() + budget_seconds
         options = Options(poster=poster, health=health, deadline=deadline)
         try:
-            Worker(self.binding, self.settings, self.writer, sessions, run_id, options).work()
+            Worker(self._bench(sessions, run_id, options)).work()
         except Exception as error:
             if not (isinstance(error, DBAPIError) and fault_of(error) == "passing"):
                 self._end(sessions, run_id, "failed", f"{type(error).__name__}: {error}")
             raise
-        with self._transaction(sessions, commit=False) as connection:
-            return summary.progress(connection, self.binding, run_id)
+        return retried(self.settings.retries_max, self._progress, sessions, run_id)
 
 
 class _Watcher:
     """Reads how far a run is when its callback is due, and tells it."""
 
-    def __init__(self, binding: Binding, factory: SessionFactory, run_id: Any, watching: Watching) -> None:
+    def __init__(
+        self, binding: Binding, factory: SessionFactory, run_id: Any, watching: Watching, retries_max: int
+    ) -> None:
         self.binding = binding
+        self.retries_max = retries_max
         self.factory = factory
         self.run_id = run_id
         self.told = Told(watching.on_progress, watching.seconds, watching.on_error)
@@ -279,13 +293,16 @@ class _Watcher:
         """Tell if it is time to; in any case if ``last``."""
         if self.told.callback is None:
             return
-        with self.batches.transaction(commit=False) as session:
-            connection = self.batches.connection(session, self.binding.run)
+        due = retried(self.retries_max, self._due, last=last)
+        if due is not None and (last or not due[0].over):
+            self.told.tell(*due)
+
+    def _due(self, *, last: bool) -> tuple[Progress, tuple[str, ...]] | None:
+        """What there is to tell, with the run's stages; None if it is not time."""
+        with self.batches.connected(commit=False) as connection:
             run = run_row(connection, self.binding, self.run_id)
             stages = summary.stages_of(summary.scope_of(run), dry_run=run.dry_run)
             # the run's own row is enough to see whether it is time
             if not last and not self.told.due(stages.index(run.stage)):
-                return
-            snapshot = summary.progress_of(run, segments.all_of(connection, self.binding, self.run_id))
-        if last or not snapshot.over:
-            self.told.tell(snapshot, stages)
+                return None
+            return summary.progress_of(run, segments.all_of(connection, self.binding, self.run_id)), stages

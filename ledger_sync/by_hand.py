@@ -14,9 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, func, inspect, or_, select
+from sqlalchemy import Connection, func, inspect, literal, or_, select
 from sqlalchemy.orm import Session
 
+from ledger_sync.attributes import key_held
 from ledger_sync.binding import Binding, Ledger
 from ledger_sync.errors import SettlementError
 from ledger_sync.models.types import exact
@@ -35,7 +36,7 @@ class Application(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     ledger: str
-    tenant_id: str
+    tenant_id: Any
     from_line_id: Any
     to_line_id: Any
     amount: Decimal
@@ -147,28 +148,27 @@ class ByHand:
     def _locked(self, session: Session, from_item: object, to_item: object) -> tuple[Connection, _Pair]:
         ledger = self._ledger_of(from_item)
         other = self._ledger_of(to_item)
-        ids = [inspect(item).identity for item in (from_item, to_item)]
+        ids = [key_held(item) for item in (from_item, to_item)]
         names = tuple(
-            f"{owner.table.name} item {identity[0] if identity else '(not flushed)'}"
-            for owner, identity in zip((ledger, other), ids, strict=True)
+            f"{owner.table.name} item {'(not flushed)' if key is None else key}"
+            for owner, key in zip((ledger, other), ids, strict=True)
         )
         both = (names[0], names[1])
         if ledger is not other:
             raise SettlementError(both, "are of two ledgers", "Settle items of one ledger.")
-        if not all(ids):
+        if None in ids:
             raise SettlementError(both, "are not in the database yet", "Flush the session first.")
         if ids[0] == ids[1]:
             raise SettlementError(both, "are one and the same", "Settle a payment or credit against an invoice.")
         session.flush()
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        keys = [identity[0] for identity in ids]
-        first = self._rows(connection, ledger, keys, lock=False)
+        first = self._rows(connection, ledger, ids, lock=False)
         if len(first) < 2:
             raise SettlementError(both, "are not both there any more", "Load them again.")
         if first[0].tenant_id != first[1].tenant_id:
             raise SettlementError(both, "are not of one tenant", "Settle items of one tenant.")
         self.writer.settler.lock(connection, ledger, {(row.tenant_id, row.party_id) for row in first})
-        rows = self._rows(connection, ledger, keys, lock=True)
+        rows = self._rows(connection, ledger, ids, lock=True)
         if len(rows) < 2:
             raise SettlementError(both, "are not both there any more", "Load them again.")
         if rows[0].party_id != rows[1].party_id:
@@ -191,7 +191,7 @@ class ByHand:
     def _rows(connection: Connection, ledger: Ledger, keys: list[Any], *, lock: bool) -> list[Any]:
         names = ("id", "tenant_id", "party_id", "account_number", "amount", "entry_date", "general_ledger_line_id")
         key = ledger.column("id")
-        query = select(*(ledger.column(name).label(name) for name in names)).where(key.in_(keys)).order_by(key)
+        query = select(*(ledger.expression(name).label(name) for name in names)).where(key.in_(keys)).order_by(key)
         return list(connection.execute(query.with_for_update() if lock else query))
 
     def _net(self, connection: Connection, pair: _Pair) -> dict[str, Decimal]:
@@ -278,7 +278,9 @@ class ByHand:
             return None
         a = pair.ledger.application.__table__
         query = select(a).where(
-            a.c.tenant_id == pair.invoice.tenant_id, a.c.idempotency_key == decision.idempotency_key
+            a.c.tenant_id == pair.invoice.tenant_id,
+            # as the column takes it: what cannot be kept must not be looked for first
+            a.c.idempotency_key == literal(decision.idempotency_key, a.c.idempotency_key.type),
         )
         row = connection.execute(query).first()
         if row is None:
@@ -318,7 +320,7 @@ class ByHand:
         lines = {application.from_line_id, application.to_line_id}
         settled = self.writer.settler.settle(connection, pair.ledger, lines, set(), caused_on=on, recount=True)
         for row in settled:
-            loaded = session.identity_map.get(session.identity_key(pair.ledger.item, row["id"]))
+            loaded = session.identity_map.get(session.identity_key(pair.ledger.item, pair.ledger.identity(row)))
             if loaded is not None:
                 session.expire(loaded)
         return application, settled

@@ -6,18 +6,50 @@ ever tells one tenant whether something exists in another's books.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlalchemy.exc import DontWrapMixin
+
+from ledger_sync.plain import one_line
+
+_SHOWN_MAX: Final = 60
+"""So many characters of a refused value are shown."""
+
+
+def _shown(value: object, written: Callable[[object], str]) -> str:
+    try:
+        shown = written(value)
+    except ValueError:  # an int of so many digits that Python refuses to write it
+        return f"a {type(value).__name__} of thousands of digits"
+    return shown if len(shown) <= _SHOWN_MAX else f"{shown[: _SHOWN_MAX - 3]}..."
 
 
 class LedgerSyncError(Exception):
-    """Base class of all errors that the library raises on purpose."""
+    """Base class of all errors that the library raises on purpose.
+
+    Their messages are one line each, whatever stands in the names and numbers that they repeat.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(one_line(told) if isinstance(told, str) else told for told in arguments))
+
+
+class ValueRefusedError(LedgerSyncError, ValueError, DontWrapMixin):
+    """A value that no column of the books takes. ``value`` is what was given.
+
+    It comes out as it is, in a statement as well as in an assignment: SQLAlchemy does not wrap it into an error of its
+    own, which would show the statement and all of its parameters.
+    """
+
+    value: object
 
 
 class ConfigurationError(LedgerSyncError, ValueError):
     """Settings, models or attachment that make no sense. Raised when they are made, not when used."""
 
 
-class AmountError(LedgerSyncError, ValueError):
+class AmountError(ValueRefusedError):
     """An amount that cannot be stored exactly: NaN, infinite, a float, too many decimals, or too large.
 
     ``name`` is the field, ``value`` what was given.
@@ -26,33 +58,24 @@ class AmountError(LedgerSyncError, ValueError):
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
         self.name = name
         self.value = value
-        shown = repr(value)
-        if len(shown) > 60:
-            shown = shown[:57] + "..."
-        super().__init__(f"{name} = {shown} {problem}. {remedy}")
+        super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
 
 
-class TextError(LedgerSyncError, ValueError):
+class TextError(ValueRefusedError):
     """A text that a database would cut, refuse or garble: too long, with NUL or half a surrogate pair."""
 
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
         self.name = name
         self.value = value
-        shown = ascii(value)
-        if len(shown) > 60:
-            shown = shown[:57] + "..."
-        super().__init__(f"{name} = {shown} {problem}. {remedy}")
+        super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
 
 
-class TimestampError(LedgerSyncError, ValueError):
-    """A naive datetime where a moment in time is asked for."""
+class TimestampError(ValueRefusedError):
+    """A naive datetime where a moment in time is asked for, or one that lies outside of the years 1 to 9999 in UTC."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, problem: str = "has no time zone, so it names no moment") -> None:
         self.value = value
-        super().__init__(
-            f"{value!r} has no time zone, so it names no moment. "
-            "Give an aware datetime, datetime.now(timezone.utc) say."
-        )
+        super().__init__(f"{_shown(value, ascii)} {problem}. Give an aware datetime, datetime.now(timezone.utc) say.")
 
 
 class EntryError(LedgerSyncError):
@@ -92,16 +115,25 @@ class DocumentInUseError(LedgerSyncError):
 
 
 class BulkWriteError(LedgerSyncError):
-    """A bulk statement through an attached session on a table that the hook watches."""
+    """A bulk statement through an attached session that the hook refuses, or, with ``problem``, cannot see through."""
 
-    def __init__(self, table: str, operation: str) -> None:
+    def __init__(self, table: str, operation: str, problem: str | None = None) -> None:
         self.table = table
         self.operation = operation
-        super().__init__(
-            f"A bulk {operation} on {table} would bypass the subledger. Use ORM objects, or pause the sync "
-            "with sync.paused(session) and run a backfill afterwards, or give the statement "
-            'execution_options(ledger_sync_bulk="ignore") if it cannot matter.'
-        )
+        self.problem = problem
+        if problem is None:
+            message = (
+                f"A bulk {operation} on {table} would bypass the subledger. Use ORM objects, or give the statement "
+                'execution_options(ledger_sync_bulk="sync"), or pause the sync with sync.paused(session) and run a '
+                'backfill afterwards, or give it execution_options(ledger_sync_bulk="ignore") if it cannot matter.'
+            )
+        else:
+            message = (
+                f"A bulk {operation} on {table} {problem}, so it cannot be synced. Use ORM objects, or write it "
+                'otherwise, or give it execution_options(ledger_sync_bulk="ignore") and name the entries that it '
+                "concerns to sync.sync_entries(session, ids) afterwards."
+            )
+        super().__init__(message)
 
 
 class SettlementError(LedgerSyncError):
@@ -118,6 +150,15 @@ class LinkError(LedgerSyncError):
     def __init__(self, line_id: object, problem: str, remedy: str) -> None:
         self.line_id = line_id
         super().__init__(f"Journal line {line_id} {problem}. {remedy}")
+
+
+class AdoptionError(LedgerSyncError):
+    """A row from before that cannot take the line that was chosen for it. ``row_id`` and ``line_id`` name both."""
+
+    def __init__(self, row_id: object, line_id: object, problem: str, remedy: str) -> None:
+        self.row_id = row_id
+        self.line_id = line_id
+        super().__init__(f"Row {row_id} (line {line_id} was chosen) {problem}. {remedy}")
 
 
 class CutOverError(LedgerSyncError, ValueError):
@@ -156,14 +197,21 @@ class TooManyErrorsError(LedgerSyncError):
 
 
 class ImportRefusedError(LedgerSyncError):
-    """A file that cannot be imported. ``line`` is the line in the file, where one is to blame.
+    """A file that cannot be imported. ``file`` is its name, ``line`` the line in it, where one is to blame.
 
     Nothing of the file has been imported.
     """
 
-    def __init__(self, message: str, *, line: int | None = None) -> None:
+    def __init__(self, message: str, *, line: int | None = None, file: str | None = None) -> None:
+        self.problem = message
         self.line = line
-        super().__init__(f"line {line}: {message}" if line is not None else message)
+        self.file = file
+        where = [*([] if file is None else [file]), *([] if line is None else [f"line {line}"])]
+        super().__init__(f"{', '.join(where)}: {message}" if where else message)
+
+    def of(self, file: str) -> ImportRefusedError:
+        """The same error, naming the file."""
+        return ImportRefusedError(self.problem, line=self.line, file=file)
 
 
 class NotInTheBooksError(LedgerSyncError, LookupError):

@@ -14,12 +14,15 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, inspect, or_, select, union
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from ledger_sync.binding import Binding, Document, Entity, Ledger, attribute
-from ledger_sync.dialects import normalised
+from ledger_sync.attributes import held, key_held
+from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, debit_less_credit, of_tenant, source_types, voucher_text
+from ledger_sync.dialects import normalised, unindexed
 from ledger_sync.errors import NotInTheBooksError
-from ledger_sync.projection import Lines, project, source_types, voucher_text
+from ledger_sync.models.types import checked_text, in_utc, is_zoned, moment_in_utc
+from ledger_sync.projection import project
 from ledger_sync.proof import MEANINGS
 from ledger_sync.reports import OpenItem, items_of_lines
 from ledger_sync.settings import Settings
@@ -27,6 +30,10 @@ from ledger_sync.settings import Settings
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+ASKED_MAX: Final = 100
+"""The longest name of a voucher or document that is looked up: series, number and year of the ready-made models."""
 
 
 class Rule(_Result):
@@ -43,7 +50,7 @@ class LineExplanation(_Result):
     ``amount`` is debit less credit. ``rules`` stop at the first that does not hold.
     """
 
-    line_number: int
+    line_number: int | None
     account_number: str
     amount: Decimal
     ledger: str | None
@@ -73,8 +80,8 @@ class Explanation(_Result):
     entries: tuple[EntryExplanation, ...]
 
 
-_VOUCHER: Final = re.compile(r"(?P<number>.+?)(/(?P<year>[0-9]{4}))?")
-_NAMED: Final = re.compile(r"(?P<name>[a-z_]+):(?P<number>.+)")
+_VOUCHER: Final = re.compile(r"(?P<number>.+?)(/(?P<year>[0-9]{4}))?", re.DOTALL)
+_NAMED: Final = re.compile(r"(?P<name>[a-z_]+):(?P<number>.+)", re.DOTALL)
 
 
 def explain(session: Session, binding: Binding, settings: Settings, subject: Any, tenant_id: Any = None) -> Explanation:
@@ -88,21 +95,27 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
     None when there is no such voucher.
 
     :raises NotInTheBooksError: there are several; the message lists them.
+    :raises TextError: no voucher can be called that.
     """
-    match = _VOUCHER.fullmatch(text.strip())
+    checked_text("voucher", text, ASKED_MAX)
     entry = binding.entry
     number, series = attribute(entry, "voucher_number"), attribute(entry, "voucher_series")
-    written = match["number"] if match else text
-    query = select(entry.id, *_voucher_columns(entry)).where(
-        attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
-    )
-    if match and match["year"]:
-        query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
-    rows = list(connection.execute(query.order_by(entry.id).limit(10)))
-    if len(rows) > 1:
-        several = ", ".join(voucher_text(row) for row in rows)
-        raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
-    return [row.id for row in rows]
+    # as it stands, and without the blanks that people type around it
+    for given in dict.fromkeys((text, text.strip())):
+        match = _VOUCHER.fullmatch(given)
+        written = match["number"] if match else given
+        query = select(entry.id, *_voucher_columns(entry)).where(
+            attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
+        )
+        if match and match["year"]:
+            query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
+        rows = list(connection.execute(query.order_by(entry.id).limit(10)))
+        if len(rows) > 1:
+            several = ", ".join(voucher_text(row) for row in rows)
+            raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
+        if rows:
+            return [rows[0].id]
+    return []
 
 
 class _Explainer:
@@ -114,37 +127,52 @@ class _Explainer:
 
     def explain(self, subject: Any, tenant_id: Any) -> Explanation:
         if isinstance(subject, self.binding.entry):
-            return self._of_entries(f"journal entry {subject.id}", subject.tenant_id, [subject.id])
+            key = key_held(subject)
+            return self._of_entries(f"journal entry {key}", self._tenant_of(subject, tenant_id), [key])
         for ledger in self.ledgers:
             for document in ledger.documents:
                 if isinstance(subject, document.model):
-                    return self._of_documents(ledger, document, subject.tenant_id, [subject.id], str(subject.id))
+                    key, tenant = key_held(subject), self._tenant_of(subject, tenant_id)
+                    ids = [key] if tenant == held(subject, "tenant_id", load=True) else []
+                    return self._of_documents(ledger, document, tenant, ids, str(key))
         if tenant_id is None:
             raise NotInTheBooksError(repr(subject), "cannot be looked up without a tenant", "Give tenant_id as well.")
         if isinstance(subject, str):
             named = _NAMED.fullmatch(subject)
-            if named is not None:
-                return self._of_number(tenant_id, named["name"], named["number"])
-            return self._of_entries(
-                f"voucher {subject}", tenant_id, entries_of_voucher(self.connection, self.binding, tenant_id, subject)
-            )
+            if named is not None and (bound := self._numbered(named["name"])) is not None:
+                return self._of_number(*bound, tenant_id, named["number"])
+            entries = entries_of_voucher(self.connection, self.binding, tenant_id, subject)
+            if named is not None and not entries:
+                known = sorted(d.name for ledger in self.ledgers for d in ledger.documents if d.number is not None)
+                raise NotInTheBooksError(subject, "names no kind of document", f"Use one of {', '.join(known)}.")
+            return self._of_entries(f"voucher {subject}", tenant_id, entries)
         return self._of_entries(f"journal entry {subject}", tenant_id, [subject])
+
+    @staticmethod
+    def _tenant_of(subject: Any, tenant_id: Any) -> Any:
+        """Whose books are asked: the tenant's that was named, otherwise those of the object itself."""
+        return held(subject, "tenant_id", load=True) if tenant_id is None else tenant_id
 
     # -- looking up ------------------------------------------------------------------------------------
 
-    def _of_number(self, tenant_id: Any, name: str, number: str) -> Explanation:
+    def _numbered(self, name: str) -> tuple[Ledger, Document] | None:
+        """The class of documents of that name, if they have numbers."""
         for ledger in self.ledgers:
             document = ledger.document(name)
             if document is not None and document.number is not None:
-                model = document.model
-                query = select(attribute(model, "id")).where(
-                    attribute(model, "tenant_id") == tenant_id,
-                    normalised(attribute(model, document.number)) == normalised(bindparam("number", number)),
-                )
-                ids = list(self.connection.scalars(query.order_by(attribute(model, "id")).limit(10)))
-                return self._of_documents(ledger, document, tenant_id, ids, number)
-        known = sorted(d.name for ledger in self.ledgers for d in ledger.documents if d.number is not None)
-        raise NotInTheBooksError(f"{name}:{number}", "names no kind of document", f"Use one of {', '.join(known)}.")
+                return ledger, document
+        return None
+
+    def _of_number(self, ledger: Ledger, document: Document, tenant_id: Any, number: str) -> Explanation:
+        checked_text("number", number, ASKED_MAX)
+        model = document.model
+        column = attribute(model, document.number or "", text=True)
+        sought = bindparam("number", number, type_=column.type)
+        query = select(attribute(model, "id")).where(
+            attribute(model, "tenant_id") == tenant_id, normalised(column) == normalised(sought)
+        )
+        ids = list(self.connection.scalars(query.order_by(attribute(model, "id")).limit(10)))
+        return self._of_documents(ledger, document, tenant_id, ids, number)
 
     def _of_documents(
         self, ledger: Ledger, document: Document, tenant_id: Any, ids: Sequence[Any], shown: str
@@ -157,13 +185,19 @@ class _Explainer:
             aliased(m) for m in (self.binding.entry, self.binding.entry, self.binding.line, self.binding.link)
         )
         by_entry = select(entry.id.label("id")).where(
-            entry.tenant_id == tenant_id, entry.source_type.in_(names), entry.source_id.in_(ids)
+            unindexed(attribute(entry, "tenant_id") == tenant_id),
+            attribute(entry, "source_type").in_(names),
+            entry.source_id.in_(ids),
         )
         by_link = (
             select(linked.id)
             .join(line, line.general_ledger_id == linked.id)
             .join(link, link.line_id == line.id)
-            .where(linked.tenant_id == tenant_id, link.source_type.in_(names), link.source_id.in_(ids))
+            .where(
+                unindexed(attribute(linked, "tenant_id") == tenant_id),
+                attribute(link, "source_type").in_(names),
+                link.source_id.in_(ids),
+            )
         )
         found = union(by_entry, by_link).subquery("found")
         entries = list(self.connection.scalars(select(found.c.id).order_by(found.c.id)))
@@ -185,7 +219,7 @@ class _Explainer:
 
     def _entry(self, tenant_id: Any, entry_id: Any) -> EntryExplanation | None:
         entry, line = self.binding.entry, self.binding.line
-        columns = ("id", "entry_date", "status", "source_type", "source_id")
+        columns = ("id", "entry_date", "posted", "source_type", "source_id")
         query = select(*(attribute(entry, name).label(name) for name in columns), *_voucher_columns(entry))
         query = query.where(attribute(entry, "id") == entry_id, attribute(entry, "tenant_id") == tenant_id)
         row = self.connection.execute(query).one_or_none()
@@ -194,23 +228,30 @@ class _Explainer:
         on_control: dict[Any, LineExplanation] = {}
         for ledger in self.ledgers:
             on_control |= self._control_lines(ledger, entry_id)
-        query = select(*(attribute(line, name) for name in ("id", "line_number", "account_number", "debit", "credit")))
-        query = query.where(attribute(line, "general_ledger_id") == entry_id).order_by(attribute(line, "line_number"))
+        names = ("id", "line_number", "account_number")
+        query = select(
+            *(attribute(line, name).label(name) for name in names), debit_less_credit(line).label("signed_amount")
+        )
+        query = query.where(attribute(line, "general_ledger_id") == entry_id)
+        query = query.order_by(attribute(line, "line_number"), attribute(line, "id"))
         lines = [on_control.get(found.id) or _elsewhere(found) for found in self.connection.execute(query)]
         return EntryExplanation(
             general_ledger_id=row.id,
             voucher=voucher_text(row),
             entry_date=row.entry_date,
-            status=row.status,
+            status="posted" if row.posted else "draft",
             source=None if row.source_type is None else f"{row.source_type} {row.source_id}",
             lines=tuple(lines),
         )
 
     def _control_lines(self, ledger: Ledger, entry_id: Any) -> dict[Any, LineExplanation]:
         def of_entry(lines: Lines) -> list[ColumnElement[bool]]:
-            return [attribute(lines.entry, "id") == entry_id]
+            key = attribute(lines.entry, "id")
+            return [key == bindparam("entry", type_=key.type)]
 
-        rows = list(self.connection.execute(project(self.binding, self.settings, ledger, of_entry)))
+        shape = ("of entry", ledger.name)
+        query = self.binding.once(self.settings, shape, lambda: project(self.binding, self.settings, ledger, of_entry))
+        rows = list(self.connection.execute(query, {"entry": entry_id}))
         ids = [row.general_ledger_line_id for row in rows]
         found = items_of_lines(self.connection, self.binding, self.settings, ledger, ids)
         items = {item.general_ledger_line_id: item for item in found}
@@ -236,6 +277,7 @@ class _Explainer:
         taken = ", ".join(control.sources) if control is not None else ""
         source = f"{row.source_type} {row.source_id}"
         cut_over = self.settings.cut_over(row.tenant_id)
+        waiting = ("not_adopted", "It waits for no row from before.", "Rows of its entry do not know their lines yet.")
         asked = [
             ("draft", "The entry is posted.", "The entry is a draft."),
             (
@@ -251,6 +293,7 @@ class _Explainer:
             ),
             ("source_not_found", f"{source} is there.", f"{source} is not in these books."),
             ("zero_amount", f"Its amount is {row.amount}.", "Its amount is zero."),
+            *([waiting] if ledger.adopts else ()),
             ("written", f"Its row is in the {ledger.name} ledger.", _wrong(ledger, row, item, outcome)),
         ]
         first = Rule(
@@ -273,7 +316,7 @@ def _elsewhere(line: Any) -> LineExplanation:
     return LineExplanation(
         line_number=line.line_number,
         account_number=line.account_number,
-        amount=line.debit - line.credit,
+        amount=line.signed_amount,
         ledger=None,
         outcome="no_control_account",
         text=f"{line.account_number} is not a control account, so there is nothing to write.",
@@ -325,7 +368,7 @@ class RecentLine(_Result):
     ledger: str
     voucher: str
     entry_date: date
-    posted_at: datetime | None
+    posted_at: datetime
     account_number: str
     amount: Decimal
     outcome: str
@@ -336,29 +379,29 @@ class RecentLine(_Result):
 
 
 def recent(
-    session: Session, binding: Binding, settings: Settings, tenant_id: str, since: datetime, *, limit: int = 100
+    session: Session, binding: Binding, settings: Settings, tenant_id: Any, since: datetime, *, limit: int = 100
 ) -> tuple[RecentLine, ...]:
     """The control lines that were posted since a moment, the newest first, at most ``limit`` per ledger."""
+    moment = moment_in_utc(since)
     found: list[RecentLine] = []
     for name in settings.ledgers():
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        query = _recent(binding, settings, ledger).limit(limit)
-        for row in connection.execute(query, {"tenant": tenant_id, "since": since}):
+        query = binding.once(settings, ("recent", name), lambda: _recent(binding, settings, ledger))  # noqa: B023
+        zoned = is_zoned(attribute(binding.entry, "posted_at").type)
+        parameters = {"tenant": tenant_id, "since": moment if zoned else moment.replace(tzinfo=None)}
+        for row in connection.execute(query.limit(limit), parameters):
             values = {name: getattr(row, name) for name in RecentLine.model_fields if hasattr(row, name)}
             outcome = row.reason or ("missing" if row.item_id is None else "written")
+            values["posted_at"] = in_utc(row.posted_at)
             found.append(RecentLine(ledger=ledger.name, voucher=voucher_text(row), outcome=outcome, **values))
-    earliest = datetime.min.replace(tzinfo=since.tzinfo)
-    return tuple(sorted(found, key=lambda line: line.posted_at or earliest, reverse=True))
+    return tuple(sorted(found, key=lambda line: line.posted_at, reverse=True))
 
 
 def _recent(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     def lately(lines: Lines) -> list[ColumnElement[bool]]:
-        posted_at, tenant_id = attribute(lines.entry, "posted_at"), attribute(lines.entry, "tenant_id")
-        return [
-            tenant_id == bindparam("tenant", type_=tenant_id.type),
-            posted_at >= bindparam("since", type_=posted_at.type),
-        ]
+        posted_at = attribute(lines.entry, "posted_at")
+        return [of_tenant(lines.entry), posted_at >= bindparam("since", type_=posted_at.type)]
 
     p = project(binding, settings, ledger, lately).subquery("lately").c
     item, entry = aliased(ledger.item), aliased(binding.entry)

@@ -5,8 +5,8 @@ The hook records entries, under ``on_error="record"``; a backfill records lines 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,14 +17,30 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import aliased
 
-from ledger_sync.binding import Binding, Ledger, attribute
-from ledger_sync.findings import mentioned
-from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.binding import Binding, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines
+from ledger_sync.mentions import mentioned
+from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.projection import Lines, project
+from ledger_sync.projection import project
 from ledger_sync.settings import Settings
+
+SEVERAL_TENANTS: Final = (
+    "The subledgers of several tenants were written at once, and this failed for one of them. The log says why."
+)
+
+
+def message_of(error: BaseException, tenants: Collection[Any]) -> str:
+    """What may be told of an error to each of the tenants that it concerns.
+
+    Not the statement with all its parameters, but what the database said. That may quote a row, so of several tenants
+    nobody is told.
+    """
+    if len(set(tenants)) > 1:
+        return SEVERAL_TENANTS
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return storable(str(cause))[:NOTE_MAX]
 
 
 class Failures:
@@ -39,13 +55,14 @@ class Failures:
     ) -> None:
         """Note for each entry (id → tenant) that its rows could not be written, for a backfill to find."""
         table = self.binding.error.__table__
+        message = message_of(error, tenants.values())
         values = [
             {
                 "tenant_id": tenant,
                 "ledger": ledger.name,
                 "general_ledger_id": entry_id,
                 "error": type(error).__name__,
-                "message": storable(str(error))[:NOTE_MAX],
+                "message": message,
                 "created_at": utc_now(),
             }
             for entry_id, tenant in tenants.items()
@@ -99,7 +116,7 @@ class Failures:
         values = {
             "run_id": run_id,
             "error": type(cause).__name__,
-            "message": storable(str(cause))[:NOTE_MAX],
+            "message": message_of(error, [tenant_id]),
             "created_at": utc_now(),
         }
         noted = update(table).where(table.c.ledger == ledger.name, table.c.resolved_at.is_(None), same).values(values)

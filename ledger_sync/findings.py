@@ -15,40 +15,20 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Integer,
     Select,
-    String,
-    and_,
     bindparam,
-    case,
     func,
-    literal,
-    or_,
     select,
-    type_coerce,
-    union_all,
 )
-from sqlalchemy.orm import aliased
 
-from ledger_sync.binding import Binding, Document, Entity, Ledger, attribute
-from ledger_sync.dialects import normalised
+from ledger_sync.binding import Binding, Ledger
+from ledger_sync.caches import application_differs, copied_data_differs, remaining_differs
+from ledger_sync.control_lines import voucher_text
 from ledger_sync.kid import claims_to_be_kid, is_valid_kid
-from ledger_sync.projection import (
-    ITEM_COLUMNS,
-    UNRESOLVED,
-    Lines,
-    candidates,
-    cut_over_day,
-    entry_before,
-    on_accounts,
-    project,
-    source_types,
-    voucher_text,
-)
+from ledger_sync.mentions import ambiguous, drafts, no_control_line, not_posted, other_party, unresolved_kids, unused
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import difference, settled_parts, status_of
 
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "remaining_differs": (
@@ -97,13 +77,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
 
 FAULTS: Final = ("remaining_differs", "application_differs", "copied_data_differs")
 """Findings that a repair mends; the others are for a person to decide."""
-
-COPIED: Final = tuple(
-    name
-    for name in ITEM_COLUMNS
-    if name not in {"tenant_id", "general_ledger_line_id", "account_number", "party_id", "amount"}
-)
-"""What a row copies from its line and document, besides what the proof compares as a cause."""
 
 
 class _Result(BaseModel):
@@ -207,7 +180,7 @@ def _questions_of_faults(binding: Binding, settings: Settings, ledger: Ledger) -
     )
     yield _Question(
         "application_differs",
-        _application_differs(binding, settings, ledger),
+        application_differs(binding, settings, ledger),
         lambda row: f"line {row.from_line_id} to line {row.to_line_id}, {row.method}: {row.amount} too little",
     )
     yield _Question(
@@ -222,30 +195,30 @@ def _questions_for_people(binding: Binding, settings: Settings, ledger: Ledger) 
         if document.role != "payment":
             yield _Question(
                 "document_not_posted",
-                _not_posted(binding, settings, ledger, document),
+                not_posted(binding, settings, ledger, document),
                 lambda row: f"{row.document} {row.subject_id}, number {row.number}, of {row.day}",
             )
-    yield _Question("no_control_line", _no_control_line(binding, settings, ledger), _voucher)
-    yield _Question("account_unused", _unused(binding, settings, ledger), lambda row: f"account {row.subject_id}")
-    yield _Question("draft_waits", _drafts(binding, settings, ledger), _voucher)
+    yield _Question("no_control_line", no_control_line(binding, settings, ledger), _voucher)
+    yield _Question("account_unused", unused(binding, settings, ledger), lambda row: f"account {row.subject_id}")
+    yield _Question("draft_waits", drafts(binding, settings, ledger), _voucher)
     invoices = next((document for document in ledger.documents if document.role == "invoice"), None)
     payments = next((document for document in ledger.documents if document.role == "payment"), None)
     if invoices is not None:
         if invoices.reference is not None:
             yield _Question(
                 "paid_by_other_party",
-                _other_party(binding, ledger, invoices),
+                other_party(binding, ledger, invoices),
                 lambda row: f"{_voucher(row)}: reference {row.reference} is of {row.document} {row.document_id}",
             )
         yield _Question(
             "ambiguous_reference",
-            _ambiguous(binding, ledger, invoices),
+            ambiguous(binding, ledger, invoices),
             lambda row: f"{_voucher(row)}: reference {row.reference} fits {row.fitting} of them",
         )
     if payments is not None and payments.reference is not None:
         yield _Question(
             "invalid_kid",
-            _unresolved_kids(binding, settings, ledger, payments),
+            unresolved_kids(binding, settings, ledger, payments),
             lambda row: f"{_voucher(row)}: {row.reference}",
             keep=lambda row: claims_to_be_kid(row.reference) and not is_valid_kid(row.reference),
         )
@@ -253,255 +226,3 @@ def _questions_for_people(binding: Binding, settings: Settings, ledger: Ledger) 
 
 def _voucher(row: Any) -> str:
     return f"voucher {voucher_text(row)}"
-
-
-def _of_tenant(entity: Entity) -> ColumnElement[bool]:
-    tenant_id = attribute(entity, "tenant_id")
-    return tenant_id == bindparam("tenant", type_=tenant_id.type)
-
-
-# -- caches --------------------------------------------------------------------------------------------
-
-
-def remaining_differs(ledger: Ledger) -> Select[Any]:
-    """Rows whose remaining amount or status is not what the applications leave."""
-    item, application = aliased(ledger.item), ledger.application.__table__
-    tenant = application.c.tenant_id
-    sums = settled_parts(ledger, lambda end: tenant == bindparam("tenant", type_=tenant.type))
-    amount, remaining = attribute(item, "amount"), attribute(item, "remaining_amount")
-    left = type_coerce(amount + func.coalesce(sums.c.part, 0), amount.type)
-    state = status_of(left, amount)
-    return (
-        select(
-            attribute(item, "id").label("subject_id"),
-            attribute(item, "general_ledger_line_id").label("line_id"),
-            remaining.label("remaining_amount"),
-            attribute(item, "status").label("status"),
-            left.label("left"),
-            state.label("state"),
-        )
-        .outerjoin(sums, sums.c.line_id == attribute(item, "general_ledger_line_id"))
-        .where(_of_tenant(item), or_(remaining != left, attribute(item, "status") != state))
-        .order_by(attribute(item, "id"))
-    )
-
-
-def _application_differs(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """What would have to be appended for the stored applications to be what the items say."""
-    application = ledger.application.__table__
-    tenant = application.c.tenant_id
-    stored = [select(application.c.id).where(tenant == bindparam("tenant", type_=tenant.type))]
-    rows = difference(binding, settings, ledger, lambda item: [_of_tenant(item)], stored).subquery("differing")
-    c = rows.c
-    return select(c.from_line_id.label("subject_id"), *c).order_by(c.from_line_id, c.to_line_id, c.method)
-
-
-def copied_data_differs(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Rows of eligible lines whose columns differ that the proof does not compare as a cause.
-
-    Columns: subject_id, line_id, differing (the names of the columns). Bound value: ``tenant``.
-    """
-
-    def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
-        return [_of_tenant(lines.entry), attribute(lines.entry, "status") == "posted"]
-
-    projected = project(binding, settings, ledger, of_tenant).subquery("projected")
-    item, p = aliased(ledger.item), projected.c
-    differs = {name: attribute(item, name).is_distinct_from(p[name]) for name in COPIED}
-    names: ColumnElement[Any] = literal("", String())
-    for name, condition in differs.items():
-        names = names + case((condition, literal(f"{name} ", String())), else_=literal("", String()))
-    same_item = and_(
-        attribute(item, "general_ledger_line_id") == p.general_ledger_line_id,
-        attribute(item, "tenant_id") == p.tenant_id,
-        attribute(item, "account_number") == p.account_number,
-    )
-    return (
-        select(
-            attribute(item, "id").label("subject_id"),
-            p.general_ledger_line_id.label("line_id"),
-            type_coerce(names, String()).label("differing"),
-        )
-        .select_from(projected)
-        .join(item, same_item)
-        .where(p.reason.is_(None), or_(*differs.values()))
-        .order_by(attribute(item, "id"))
-    )
-
-
-# -- documents and entries -----------------------------------------------------------------------------
-
-
-def mentioned(binding: Binding, settings: Settings, ledger: Ledger, document: Document, model: Entity) -> Any:
-    """Whether a posted entry or line of its own tenant names a document; ``model``: an alias of its class."""
-    names = source_types(settings, ledger, document)
-    entry, linked_entry, line, link = (aliased(m) for m in (binding.entry, binding.entry, binding.line, binding.link))
-    by_entry = select(entry.id).where(
-        entry.source_type.in_(names),
-        entry.source_id == attribute(model, "id"),
-        entry.tenant_id == attribute(model, "tenant_id"),
-        entry.status == "posted",
-    )
-    by_link = (
-        select(link.line_id)
-        .join(line, line.id == link.line_id)
-        .join(linked_entry, linked_entry.id == line.general_ledger_id)
-        .where(
-            link.source_type.in_(names),
-            link.source_id == attribute(model, "id"),
-            linked_entry.tenant_id == attribute(model, "tenant_id"),
-            linked_entry.status == "posted",
-        )
-    )
-    return or_(by_entry.exists(), by_link.exists())
-
-
-def unposted(
-    binding: Binding, settings: Settings, ledger: Ledger, document: Document, model: Entity
-) -> list[ColumnElement[bool]]:
-    """Whether a document, not from before the cut-over, is one that no posted entry or line of its tenant names.
-
-    ``model``: the document's class or an alias of it.
-    """
-    day = attribute(model, document.date)
-    boundary = cut_over_day(settings, attribute(model, "tenant_id"))
-    return [
-        ~mentioned(binding, settings, ledger, document, model),
-        func.coalesce(day >= boundary, literal(1) == 1),
-    ]
-
-
-def _not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: Document) -> Select[Any]:
-    model = aliased(document.model)
-    day, number = attribute(model, document.date), document.number
-    return (
-        select(
-            attribute(model, "id").label("subject_id"),
-            literal(document.name, String()).label("document"),
-            (attribute(model, number) if number is not None else literal("", String())).label("number"),
-            day.label("day"),
-        )
-        .where(_of_tenant(model), *unposted(binding, settings, ledger, document, model))
-        .order_by(attribute(model, "id"))
-    )
-
-
-def _names_of(entry: Entity) -> list[ColumnElement[Any]]:
-    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
-
-
-def _no_control_line(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Posted entries with an invoice or claim as their source, none of whose lines is on a control account."""
-    entry, line = aliased(binding.entry), aliased(binding.line)
-    names = [
-        name
-        for document in ledger.documents
-        if document.role != "payment"
-        for name in source_types(settings, ledger, document)
-    ]
-    on_control = select(line.id).where(
-        line.general_ledger_id == entry.id,
-        on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),
-    )
-    return (
-        select(attribute(entry, "id").label("subject_id"), *_names_of(entry))
-        .where(_of_tenant(entry), entry.status == "posted", entry.source_type.in_(names))
-        .where(entry.reverses_id.is_(None), ~entry_before(settings, entry), ~on_control.exists())
-        .order_by(attribute(entry, "id"))
-    )
-
-
-def _unused(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Account numbers and ranges of the settings without a line."""
-    parts = []
-    for control in settings.of_ledger(ledger.name):
-        for piece in control.accounts:
-            line, entry = aliased(binding.line), aliased(binding.entry)
-            alone = control.model_copy(update={"accounts": (piece,)})
-            used = (
-                select(line.id)
-                .join(entry, entry.id == line.general_ledger_id)
-                .where(_of_tenant(entry), on_accounts(attribute(line, "account_number"), [alone]))
-            )
-            parts.append(select(literal(piece, String()).label("subject_id")).where(~used.exists()))
-    unused = union_all(*parts).subquery("unused")
-    return select(unused.c.subject_id).order_by(unused.c.subject_id)
-
-
-def _drafts(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Control lines of drafts with a source that their account takes."""
-
-    def drafts(lines: Lines) -> list[ColumnElement[bool]]:
-        return [_of_tenant(lines.entry), attribute(lines.entry, "status") == "draft"]
-
-    c = project(binding, settings, ledger, drafts).subquery("drafts").c
-    names = {name for document in ledger.documents for name in source_types(settings, ledger, document)}
-    return (
-        select(c.general_ledger_id.label("subject_id"), c.fiscal_year, c.voucher_series, c.voucher_number)
-        .where(c.source_type.in_(sorted(names)))
-        .order_by(c.general_ledger_line_id)
-    )
-
-
-# -- references ----------------------------------------------------------------------------------------
-
-
-def _unresolved(binding: Binding, ledger: Ledger) -> tuple[Entity, Entity, ColumnElement[Any], Select[Any]]:
-    """Open payments whose reference names no document: the item, its entry, the reference, and the SELECT."""
-    item, entry = aliased(ledger.item), aliased(binding.entry)
-    key = attribute(item, "settlement_key")
-    reference = type_coerce(func.substr(key, len(UNRESOLVED) + 1), String())
-    query = (
-        select(
-            attribute(item, "general_ledger_line_id").label("subject_id"),
-            reference.label("reference"),
-            *_names_of(entry),
-        )
-        .join(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
-        .where(_of_tenant(item), key.like(f"{UNRESOLVED}%"), attribute(item, "remaining_amount") != 0)
-        .order_by(attribute(item, "general_ledger_line_id"))
-    )
-    return item, entry, reference, query
-
-
-def _other_party(binding: Binding, ledger: Ledger, invoices: Document) -> Select[Any]:
-    """Open payments whose reference is the payment reference of another party's invoice."""
-    item, _, reference, query = _unresolved(binding, ledger)
-    assert invoices.reference is not None
-    invoice = aliased(invoices.model)
-    theirs = select(
-        normalised(attribute(invoice, invoices.reference)).label("reference"),
-        attribute(invoice, invoices.party).label("party_id"),
-        attribute(invoice, "id").label("id"),
-    ).where(_of_tenant(invoice), attribute(invoice, invoices.reference).is_not(None))
-    t = theirs.subquery("theirs")
-    fitting = and_(t.c.reference == reference, t.c.party_id != attribute(item, ledger.party))
-    c = query.order_by(None).add_columns(t.c.id.label("id")).join(t, fitting).subquery("fitting").c
-    columns = [column for column in c if column.name != "id"]
-    # a payment counts once, on however many documents its reference stands
-    document = literal(invoices.name, String()).label("document")
-    grouped = select(*columns, document, func.min(c.id).label("document_id")).group_by(*columns)
-    return grouped.order_by(c.subject_id)
-
-
-def _ambiguous(binding: Binding, ledger: Ledger, invoices: Document) -> Select[Any]:
-    """Open payments whose reference fits several invoices of their party."""
-    item, _, reference, query = _unresolved(binding, ledger)
-    fitting = candidates(invoices, attribute(item, "tenant_id"), attribute(item, ledger.party), reference)
-    return query.add_columns(fitting.label("fitting")).where(fitting > 1)
-
-
-def _unresolved_kids(binding: Binding, settings: Settings, ledger: Ledger, payments: Document) -> Select[Any]:
-    """Open payments whose document's own reference names no invoice; whether it is a KID is for Python to say."""
-    item, _, reference, query = _unresolved(binding, ledger)
-    assert payments.reference is not None
-    payment = aliased(payments.model)
-    return query.join(
-        payment,
-        and_(
-            attribute(payment, "id") == attribute(item, "source_id"),
-            attribute(payment, "tenant_id") == attribute(item, "tenant_id"),
-            attribute(item, "source_type").in_(source_types(settings, ledger, payments)),
-            normalised(attribute(payment, payments.reference)) == reference,
-        ),
-    )

@@ -16,27 +16,26 @@ from inspect import iscoroutinefunction
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, event, inspect, select
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, aliased
+from sqlalchemy import Connection, Result, delete, event, inspect
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
 from ledger_sync import signals
+from ledger_sync.attributes import held, key_held, replaced
 from ledger_sync.binding import Binding, Ledger, attribute
-from ledger_sync.collector import Collector
-from ledger_sync.dialects import as_parameter, parameter_set, savepoints_hold
-from ledger_sync.errors import BulkWriteError, ConfigurationError, DocumentInUseError, ManualPostingError
-from ledger_sync.projection import voucher_text
+from ledger_sync.bulk import BulkWrites
+from ledger_sync.bulk_statement import Target
+from ledger_sync.collector import Collector, deleted_by
+from ledger_sync.concerned import Concerned, together
+from ledger_sync.control_lines import voucher_text
+from ledger_sync.dialects import parameter_set, savepoints_hold, transaction_lost
+from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
+from ledger_sync.failures import message_of
+from ledger_sync.logs import log
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched, naming_posted
 from ledger_sync.writer import Writer, Written
 
-log = logging.getLogger("ledger_sync")
-
 _TABLES_KEY: Final = "ledger_sync.tables"
-
-
-def one_line(text: object) -> str:
-    """A text as a log may show it: what cannot be printed is escaped, so nobody forges a line."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def settlement_signals(settled: Iterable[Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
@@ -47,13 +46,17 @@ def settlement_signals(settled: Iterable[Mapping[str, Any]]) -> list[tuple[str, 
     ]
 
 
+def _keep_old(target: object, value: object, old: object, initiator: object) -> None:
+    """Nothing but a listener that has the old value loaded."""
+
+
 @dataclass
 class _SessionState:
     paused: int = 0
     flush: UOWTransaction | None = None
     buffered: dict[SessionTransaction, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
     committed: set[SessionTransaction] = field(default_factory=set)
-    stale: list[tuple[type[Any], Any]] = field(default_factory=list)
+    stale: list[tuple[Ledger, tuple[Any, ...]]] = field(default_factory=list)
 
 
 @dataclass
@@ -73,8 +76,13 @@ class Hook:
         self._key = f"ledger_sync.state.{id(self)}"
         self._attached: WeakKeyDictionary[object, _Attachment] = WeakKeyDictionary()
         self._documents = [(ledger, document) for ledger in self.ledgers for document in ledger.documents]
-        watched = [binding.entry, binding.line, binding.link, *(d.model for _, d in self._documents)]
-        self._watched = {table for model in watched for table in inspect(model).tables}
+        self._classes = (binding.entry, binding.line, binding.link, *(d.model for _, d in self._documents))
+        self._concerned = Concerned(binding, settings, self.ledgers)
+        self._bulk = BulkWrites(binding, settings, self.ledgers, self._concerned)
+        for model, key in binding.followed():
+            # a change is followed from the old value, which an attribute that is not loaded would otherwise forget
+            if not event.contains(getattr(model, key), "set", _keep_old):
+                event.listen(getattr(model, key), "set", _keep_old, active_history=True, propagate=True)
         self._warned = False
 
     # -- attachment ------------------------------------------------------------------------------------
@@ -105,9 +113,8 @@ class Hook:
     @staticmethod
     def _while_active(attachment: _Attachment, handler: Any) -> Any:
         # removing a listener inside its own handler breaks the session's events, so it is switched off
-        def listener(*arguments: Any) -> None:
-            if attachment.active:
-                handler(*arguments)
+        def listener(*arguments: Any) -> Any:
+            return handler(*arguments) if attachment.active else None
 
         return listener
 
@@ -129,47 +136,66 @@ class Hook:
     # -- before the flush ------------------------------------------------------------------------------
 
     def _before_flush(self, session: Session) -> None:
+        for target in session.deleted:
+            if isinstance(target, self._classes) and inspect(target).expired:
+                session.refresh(target)  # what it was cannot be asked for once it is gone
+        self._refuse_in_use(session, session.deleted)
+
+    def _refuse_in_use(self, session: Session, deleted: Iterable[Any]) -> None:
+        """Refuse that documents behind posted lines are deleted or moved to another tenant."""
         for ledger, document in self._documents:
-            ids: dict[Any, str] = {}
-            for target in session.deleted:
+            leaving: dict[Any, dict[Any, str]] = {}
+            for target in deleted:
                 if isinstance(target, document.model):
-                    ids[inspect(target).identity[0]] = "was to be deleted"
+                    for tenant_id in replaced(target, "tenant_id") or [held(target, "tenant_id")]:
+                        leaving.setdefault(tenant_id, {})[key_held(target)] = "was to be deleted"
             for target in session.dirty:
-                if isinstance(target, document.model) and inspect(target).attrs["tenant_id"].history.deleted:
-                    ids[inspect(target).identity[0]] = "was to move to another tenant"
-            if ids:
-                query = naming_posted(self.binding, self.settings, ledger, document, ids)
+                if isinstance(target, document.model):
+                    for tenant_id in replaced(target, "tenant_id"):
+                        leaving.setdefault(tenant_id, {})[key_held(target)] = "was to move to another tenant"
+            if leaving:
+                query = naming_posted(self.binding, self.settings, ledger, document, leaving)
                 connection = self._connection(session, document.model)
                 if (in_use := connection.scalar(query)) is not None:
-                    raise DocumentInUseError(document.name, in_use, ids[in_use])
+                    problem = next(problems[in_use] for problems in leaving.values() if in_use in problems)
+                    raise DocumentInUseError(document.name, in_use, problem)
 
     # -- the flush -------------------------------------------------------------------------------------
 
     def _after_flush(self, session: Session, context: UOWTransaction) -> None:
         state = self.state(session)
-        if state.paused or state.flush is context:
+        self._bulk.remember(session)
+        if state.flush is context:
             return
         state.flush = context
+        # once more, since a before_flush of the host's that runs after ours may have taken one away
+        self._refuse_in_use(session, deleted_by(context))
+        if state.paused:
+            return
         collector = Collector(self.settings, self.ledgers, self.binding)
         collector.collect(session, context)
+        if collector.gone_entries:
+            gone = self._concerned.gone_by_rows(self._connection(session, self.binding.line), collector.gone_entries)
+            for ledger in self.ledgers:
+                concerned = collector.touched.setdefault(ledger.name, Touched(rewrite=True, remove=True))
+                concerned.lines |= gone
         self._apply(session, collector.touched)
+        if collector.gone_lines:
+            # its number may be given to another line, which would come from the same document
+            link = self.binding.link
+            line_id = attribute(link, "line_id")
+            orphaned = delete(link).where(line_id.in_(parameter_set("gone_lines", line_id.type)))
+            self._connection(session, link).execute(orphaned, {"gone_lines": list(collector.gone_lines)})
 
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
         session.flush()
         keys = set(entry_ids)
-        concerned: dict[str, Touched] = {}
-        for ledger in self.ledgers:
-            # by the rows as well: a line that was deleted past the hook is known by its row alone
-            item = aliased(ledger.item)
-            entry_id = attribute(item, "general_ledger_id")
-            rows = select(attribute(item, "general_ledger_line_id")).where(
-                entry_id.in_(parameter_set("entry_ids", entry_id.type))
-            )
-            connection = self._connection(session, ledger.item)
-            lines = set(connection.scalars(rows, {"entry_ids": as_parameter(keys)}))
-            concerned[ledger.name] = Touched(entries=keys, lines=lines, reversed=keys, rewrite=True, remove=True)
-        self._apply(session, concerned)
+        connection = self._connection(session, self.binding.entry)
+        gone = self._concerned.gone_by_rows(connection, keys)
+        named = together(self._concerned.named(connection, keys), self._concerned.named_by_rows(connection, keys))
+        for concerned in self._concerned.by_keys(keys, gone, named):
+            self._apply(session, concerned)
         self._expire_stale(session)
 
     def _apply(self, session: Session, concerned: Mapping[str, Touched]) -> None:
@@ -192,7 +218,7 @@ class Hook:
             stale = written.settled
             if touched.rewrite:
                 stale = (*stale, *written.changed, *written.created)
-            state.stale += [(ledger.item, row["id"]) for row in stale]
+            state.stale += [(ledger, ledger.identity(row)) for row in stale]
         if told:
             self.tell_after_commit(session, told)
         if items and signals.flush_synced.receivers:
@@ -223,6 +249,8 @@ class Hook:
         except ManualPostingError:
             raise
         except Exception as error:
+            if transaction_lost(error):
+                raise  # the entry is gone too, so there is nothing to record
             tenants = self._entries_of(connection, ledger, touched)
             self.writer.failures.record_entries(connection, ledger, tenants, error)
             for entry_id, tenant in tenants.items():
@@ -231,7 +259,7 @@ class Hook:
                     "ledger": ledger.name,
                     "general_ledger_id": entry_id,
                     "error": type(error).__name__,
-                    "message": str(error),
+                    "message": message_of(error, tenants.values()),
                 }
                 told.append(("sync-failed", {"failure": failure}))
             log.exception("Ledger sync: writing %s failed and was recorded", ledger.table.fullname)
@@ -260,20 +288,9 @@ class Hook:
                 "Name the document it comes from, or post it to another account.",
             )
         outcome = row.reason or "written"
-        extra = {
-            "voucher": one_line(voucher),
-            "tenant": one_line(row.tenant_id),
-            "ledger": ledger.name,
-            "outcome": outcome,
-        }
+        extra = {"voucher": voucher, "tenant": row.tenant_id, "ledger": ledger.name, "outcome": outcome}
         message = "Ledger sync: voucher %s line %s on account %s of tenant %s: %s"
-        arguments = (
-            extra["voucher"],
-            row.line_number,
-            one_line(row.account_number),
-            extra["tenant"],
-            outcome,
-        )
+        arguments = (voucher, row.line_number, row.account_number, row.tenant_id, outcome)
         log.info(message, *arguments, extra=extra)
         if row.reason is not None:
             line = {
@@ -300,8 +317,8 @@ class Hook:
 
     def _expire_stale(self, session: Session) -> None:
         state = self.state(session)
-        for model, key in state.stale:
-            loaded = session.identity_map.get(session.identity_key(model, key))
+        for ledger, identity in state.stale:
+            loaded = session.identity_map.get(session.identity_key(ledger.item, identity))
             if loaded is not None:
                 session.expire(loaded)
         state.stale.clear()
@@ -337,19 +354,35 @@ class Hook:
 
     # -- bulk statements -------------------------------------------------------------------------------
 
-    def _do_orm_execute(self, execution: ORMExecuteState) -> None:
-        if not (execution.is_insert or execution.is_update or execution.is_delete):
-            return
-        table = getattr(execution.statement, "table", None)
-        if table is None or table not in self._watched or self.state(execution.session).paused:
-            return
-        if execution.execution_options.get("ledger_sync_bulk") == "ignore":
-            return
-        operation = "INSERT" if execution.is_insert else "UPDATE" if execution.is_update else "DELETE"
-        error = BulkWriteError(table.fullname, operation)
-        if self.settings.bulk == "refuse":
+    def _do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
+        choice = self._bulk.choice(execution)
+        if choice is None or self.state(execution.session).paused:
+            return None
+        target, chosen = choice
+        if chosen == "sync":
+            return self._sync_bulk(execution, target)
+        error = self._bulk.refusal(execution, target)
+        if chosen == "refuse":
             raise error
-        log.warning("Ledger sync: %s", error)
+        if chosen == "warn":
+            log.warning("Ledger sync: %s", error)
+        return None
+
+    def _sync_bulk(self, execution: ORMExecuteState, target: Target) -> Result[Any]:
+        session, state = execution.session, self.state(execution.session)
+        if session.autoflush and not session._flushing and execution.execution_options.get("autoflush", True):
+            session.flush()  # as SQLAlchemy would, yet outside the savepoint
+        connection = self._connection(session, self.binding.entry)
+        told = {transaction: len(kept) for transaction, kept in state.buffered.items()}
+        try:
+            result = self._bulk.carry_out(execution, target, connection, self._apply)
+        except BaseException:
+            for transaction, kept in state.buffered.items():
+                del kept[told.get(transaction, 0) :]
+            state.stale.clear()
+            raise
+        self._expire_stale(session)
+        return result
 
     # -- small things ----------------------------------------------------------------------------------
 

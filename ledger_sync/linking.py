@@ -5,20 +5,19 @@ The posted entry itself is never touched. The link says how it came about, who m
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
+from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.control_lines import source_types
 from ledger_sync.errors import LinkError
-from ledger_sync.projection import source_types
+from ledger_sync.logs import log
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
-
-log = logging.getLogger("ledger_sync")
 
 
 class Linking:
@@ -57,16 +56,14 @@ class Linking:
         connection = session.connection(bind_arguments={"mapper": inspect(model)})
         if connection.scalar(query) is None:
             raise LinkError(line_id, f"cannot come from {document} {document_id}, which is not there", "Check the id.")
-        if session.get(self.binding.link, line_id) is not None:
+        if self._of_line(session, line_id) is not None:
             raise LinkError(line_id, "has a source link already", "Take it back with unlink first.")
+        told = {"kind": kind, "method": method, "actor": actor, "reason": reason}
         made = self.binding.link(
             line_id=line_id,
             source_type=source_types(self.settings, ledger, bound)[0],
             source_id=document_id,
-            kind=kind,
-            method=method,
-            actor=actor,
-            reason=reason,
+            **{name: value for name, value in told.items() if has(self.binding.link, name)},
         )
         session.add(made)
         self._follow(session, ledger, line_id)
@@ -75,7 +72,7 @@ class Linking:
     def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
         """Take a link back; what it had settled is undone."""
         ledger = self._ledger(session, tenant_id, line_id)
-        made = session.get(self.binding.link, line_id)
+        made = self._of_line(session, line_id)
         if made is None:
             raise LinkError(line_id, "has no source link", "A source of its entry is changed by reversing the entry.")
         extra = {"tenant": tenant_id, "ledger": ledger.name, "actor": actor, "reason": reason, "outcome": "unlinked"}
@@ -84,6 +81,10 @@ class Linking:
         )
         session.delete(made)
         self._follow(session, ledger, line_id)
+
+    def _of_line(self, session: Session, line_id: Any) -> Any:
+        link = self.binding.link
+        return session.scalars(select(link).where(attribute(link, "line_id") == line_id)).one_or_none()
 
     def _follow(self, session: Session, ledger: Ledger, line_id: Any) -> None:
         """Have the row follow now, also where the session is not attached; if it is, there is nothing left to do."""

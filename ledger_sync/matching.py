@@ -16,12 +16,14 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, func, inspect, literal, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, String, and_, func, inspect, literal, or_, select
+from sqlalchemy.orm import Session
 
-from ledger_sync.binding import Binding, Document, Entity, Ledger, attribute
-from ledger_sync.findings import mentioned
-from ledger_sync.projection import Lines, project, source_types, voucher_text
+from ledger_sync.attributes import has
+from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, of_tenant, source_types, voucher_text
+from ledger_sync.mentions import mentioned
+from ledger_sync.projection import project
 from ledger_sync.settings import Settings
 
 OPENS_WITHIN_DAYS: Final = 31
@@ -93,9 +95,13 @@ def match(session: Session, binding: Binding, settings: Settings, tenant_id: Any
     for name in settings.ledgers():
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        sourceless += connection.scalar(_count(binding, settings, ledger), {"tenant": tenant_id}) or 0
-        for document, role in ((d, role) for d in ledger.documents if d.role != "payment" for role in ROLES):
-            query = _pairs(binding, settings, ledger, document, role)
+        arguments = (binding, settings, ledger)
+        count = binding.once(settings, ("sourceless", name), lambda: _count(*arguments))  # noqa: B023 - built at once
+        sourceless += connection.scalar(count, {"tenant": tenant_id}) or 0
+        opening = [d for d in ledger.documents if d.role != "payment" and has(d.model, "amount")]
+        for document, role in ((d, role) for d in opening for role in ROLES):
+            shape = ("pairs", name, document.name, role)
+            query = binding.once(settings, shape, lambda: _pairs(*arguments, document, role))  # noqa: B023
             for row in connection.execute(query, {"tenant": tenant_id}):
                 evidence = tuple(_evidence(row)) if _is_near(row, role) else ()
                 if evidence:
@@ -184,14 +190,10 @@ def _candidate(row: Any, document: Document, role: Role, evidence: tuple[Evidenc
 def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Any:
     """Posted control lines of the tenant, on either side of the cut-over, that name no source."""
 
-    def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
-        tenant_id = attribute(lines.entry, "tenant_id")
-        return [
-            tenant_id == bindparam("tenant", type_=tenant_id.type),
-            attribute(lines.entry, "status") == "posted",
-        ]
+    def posted(lines: Lines) -> list[ColumnElement[bool]]:
+        return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
 
-    return project(binding, settings, ledger, of_tenant).subquery("lines")
+    return project(binding, settings, ledger, posted).subquery("lines")
 
 
 def _is_sourceless(p: Any) -> ColumnElement[bool]:
@@ -209,7 +211,7 @@ def _pairs(binding: Binding, settings: Settings, ledger: Ledger, document: Docum
     line, entry, model = aliased(binding.line), aliased(binding.entry), aliased(document.model)
     party = aliased(ledger.party_model) if ledger.party_model is not None else None
     day, amount = attribute(model, document.date), func.abs(attribute(model, "amount"))
-    is_note = (attribute(model, document.kind) == "credit_note") if document.kind is not None else None
+    is_note = (attribute(model, document.kind, text=True) == "credit_note") if document.kind is not None else None
     own_direction = p.amount > 0 if is_note is None else or_(and_(~is_note, p.amount > 0), and_(is_note, p.amount < 0))
     paid = p.amount < 0 if is_note is None else and_(~is_note, p.amount < 0)
     fits = own_direction if role == "opens" else paid
@@ -245,9 +247,9 @@ def _pairs(binding: Binding, settings: Settings, ledger: Ledger, document: Docum
 
 def _optional(entity: Entity | None, name: str | None) -> ColumnElement[Any]:
     """An attribute that a host's class may not have."""
-    if entity is None or name is None or not hasattr(entity, name):
+    if entity is None or name is None or not has(entity, name):
         return literal(None, String())
-    return attribute(entity, name)
+    return attribute(entity, name, text=True)
 
 
 def _taken(

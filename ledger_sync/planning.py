@@ -8,45 +8,59 @@ of their own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
 
-from ledger_sync.binding import Binding, Document, Ledger, attribute
-from ledger_sync.findings import unposted
-from ledger_sync.projection import Lines, on_accounts
-from ledger_sync.runs import tenants_in
+from ledger_sync import segments
+from ledger_sync.binding import Document, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, on_accounts
+from ledger_sync.dialects import plan_plainly, wait_for_writers
+from ledger_sync.mentions import unposted
+from ledger_sync.runs import run_table, tenants_in
 from ledger_sync.scope import Scope
 from ledger_sync.segments import Segment
-from ledger_sync.settings import Settings
 from ledger_sync.summary import STAGES
+from ledger_sync.workbench import Workbench
+
+
+def check(bench: Workbench, segment: Segment) -> Segment:
+    """Cut one run, behind the transactions in flight, and count what no posted entry mentions."""
+    bench.retried(_wait, bench)
+    return bench.retried(_plan, bench, segment)
+
+
+def _wait(bench: Workbench) -> None:
+    with bench.batches.connected(commit=False) as connection:
+        wait_for_writers(connection, bench.settings.writers_seconds_max)
+
+
+def _plan(bench: Workbench, segment: Segment) -> Segment:
+    began = time.monotonic()
+    with bench.writing() as connection:
+        plan_plainly(connection)
+        plan = _Planner(bench, connection).plan()
+        # first, since it refuses a plan that has been committed already
+        after = bench.saved(connection, segment, began, found=plan.unposted, done=True)
+        segments.add(connection, bench.binding, plan.segments)
+        table = run_table(bench.binding)
+        total = sum(part.total for part in plan.segments if part.kind == "lines")
+        pinned = {"total": total, "upper_bound": plan.upper_bound}
+        connection.execute(update(table).where(table.c.id == bench.run_id).values(**pinned))
+        return after
 
 
 @dataclass(frozen=True)
-class Plan:
+class _Plan:
     """The segments of a run, the documents by kind that no posted entry mentions, and the pinned upper bound."""
 
     segments: tuple[Segment, ...]
     unposted: dict[str, int]
     upper_bound: str | None
-
-
-def plan(
-    connection: Connection,
-    binding: Binding,
-    settings: Settings,
-    run_id: Any,
-    tenant_id: Any,
-    scope: Scope,
-    *,
-    dry: bool,
-) -> Plan:
-    """Cut one run; ``tenant_id`` None: everybody's books."""
-    return _Planner(connection, binding, settings, run_id, tenant_id, scope).plan(dry=dry)
 
 
 @dataclass(frozen=True)
@@ -58,38 +72,37 @@ class _Cut:
 
 
 class _Planner:
-    def __init__(
-        self, connection: Connection, binding: Binding, settings: Settings, run_id: Any, tenant_id: Any, scope: Scope
-    ) -> None:
+    def __init__(self, bench: Workbench, connection: Connection) -> None:
         self.connection = connection
-        self.binding = binding
-        self.settings = settings
-        self.run_id = run_id
-        self.tenant_id = tenant_id
-        self.scope = scope
+        self.binding = bench.binding
+        self.settings = bench.settings
+        self.run_id = bench.run_id
+        self.tenant_id = bench.tenant_id  # None: everybody's books
+        self.scope = bench.scope
+        self.dry_run = bench.dry_run
 
-    def plan(self, *, dry: bool) -> Plan:
+    def plan(self) -> _Plan:
         key = attribute(self.binding.line, "id")
         upper = self.connection.scalar(select(key).order_by(key.desc()).limit(1))
         tenants = tenants_in(self.connection, self.binding) if self.tenant_id is None else [self.tenant_id]
         found: dict[str, int] = {}
         lines: dict[tuple[Any, str], int] = {}
-        segments: list[Segment] = []
+        parts: list[Segment] = []
         for name in self.scope.ledgers:
             ledger = self.binding.ledger(name)
             for document in ledger.documents:
                 for tenant_id, documents in self._unposted(ledger, document):
                     found[document.name] = found.get(document.name, 0) + documents
-                    if self.scope.posting and not dry:
-                        segments.append(self._part(name, "documents", tenant_id, documents, document=document.name))
+                    if self.scope.posting and not self.dry_run:
+                        parts.append(self._part(name, "documents", tenant_id, documents, document=document.name))
             for cut in self._cuts(ledger, upper) if upper is not None else ():
                 lines[cut.tenant_id, name] = lines.get((cut.tenant_id, name), 0) + cut.lines
-                segments.append(self._part(name, "lines", cut.tenant_id, cut.lines, cursor=cut.after, until=cut.until))
-        if not dry:
-            segments += self._ends(tenants, lines)
+                parts.append(self._part(name, "lines", cut.tenant_id, cut.lines, cursor=cut.after, until=cut.until))
+        if not self.dry_run:
+            parts += self._ends(tenants, lines)
         numbers = count(1)
-        numbered = tuple(replace(segment, position=next(numbers)) for segment in segments)
-        return Plan(numbered, found, None if upper is None else str(upper))
+        numbered = tuple(replace(segment, position=next(numbers)) for segment in parts)
+        return _Plan(numbered, found, None if upper is None else str(upper))
 
     def _part(self, ledger: str, kind: Any, tenant_id: Any, total: int, **values: Any) -> Segment:
         return Segment(

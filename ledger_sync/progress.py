@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger_sync import signals
 from ledger_sync.errors import ConfigurationError
+from ledger_sync.logs import log
+from ledger_sync.plain import one_line
 from ledger_sync.proof import Proof
-
-log = logging.getLogger("ledger_sync")
 
 FINAL_STATES: Final = ("completed", "completed_with_errors", "cancelled", "failed", "paused")
 """States in which nobody works on a run."""
@@ -55,7 +55,7 @@ class Progress(_Result):
 
     run_id: int | None
     sequence: int
-    tenant_id: str | None
+    tenant_id: Any
     state: str
     note: str | None = None
     stage: str
@@ -108,7 +108,7 @@ class RunReport(_Result):
 
     run_id: int | None
     kind: str = "backfill"
-    tenant_id: str | None = None
+    tenant_id: Any = None
     state: str
     command: str | None = None
     note: str | None = None
@@ -304,7 +304,7 @@ def rich_bar(console: Any = None) -> Iterator[OnProgress]:
         TextColumn("{task.description:<18}"),
         BarColumn(),
         TaskProgressColumn("{task.percentage:>5.1f} %"),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
     )
     with Bar(*columns, console=console) as bar:
@@ -344,7 +344,7 @@ def in_words(snapshot: Progress) -> str:
     if snapshot.errors:
         words.append(f"{snapshot.errors:,} errors")
     if snapshot.state == "running" and snapshot.note:
-        words.append(f"held: {snapshot.note}")
+        words.append(f"held: {one_line(snapshot.note)}")
     elif snapshot.eta_seconds is not None:
         words.append(f"{_clock(snapshot.eta_seconds)} left")
     return ", ".join(words)

@@ -17,32 +17,24 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Select,
-    String,
     Subquery,
-    and_,
-    bindparam,
-    case,
     func,
     inspect,
-    literal,
-    null,
     or_,
     select,
-    type_coerce,
-    union_all,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from ledger_sync import findings
 from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, ZERO, compared, left_over, of_lines, totals
+from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import Money, utc_now
-from ledger_sync.projection import Lines, project, voucher_text
+from ledger_sync.models.types import utc_now
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
@@ -51,7 +43,14 @@ FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
 MATCHED: Final = (None, "amount_differs", "wrong_party")
 """Causes, and their absence, of lines that have an item."""
 
-EXPLAINED: Final = ("manual", "before_cutover", "unsupported_source", "source_not_found", "zero_amount")
+EXPLAINED: Final = (
+    "manual",
+    "before_cutover",
+    "unsupported_source",
+    "source_not_found",
+    "zero_amount",
+    "not_adopted",
+)
 """Causes that the books themselves explain: lines that have no open item, by rule."""
 
 MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
@@ -73,6 +72,10 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "Insert the document, or link the line to the right one.",
     ),
     "zero_amount": ("amount zero", "Nothing: there is nothing to settle."),
+    "not_adopted": (
+        "a row from before that does not know its line, or a line that waits for such a row",
+        "Run adopt, and decide on the rows that it lists.",
+    ),
     "missing": (
         "should have an open item and has none",
         "Run a repair or a backfill; find out what bypassed the hook.",
@@ -85,8 +88,6 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     "orphan": ("an open item without an eligible line", "Run a repair; it keeps what it takes away as a tombstone."),
 }
 """What each reason and cause means, and what to do next."""
-
-ZERO: Final = Decimal("0.00")
 
 
 class _Result(BaseModel):
@@ -128,7 +129,7 @@ class AccountProof(_Result):
     ``difference`` is the GL balance less the subledger balance, and the sum of the causes' amounts.
     """
 
-    tenant_id: str
+    tenant_id: Any
     ledger: str
     account_number: str
     gl_balance: Decimal
@@ -150,7 +151,7 @@ class Proof(_Result):
     ``runs_active``: runs that were writing these books meanwhile; what they have not reached yet shows as ``missing``.
     """
 
-    tenant_id: str
+    tenant_id: Any
     as_of: date | None
     accounts: tuple[AccountProof, ...]
     findings: tuple[Finding, ...] = ()
@@ -177,7 +178,7 @@ def verify(
     session: Session,
     binding: Binding,
     settings: Settings,
-    tenant_id: str,
+    tenant_id: Any,
     as_of: date | None = None,
     *,
     with_findings: bool | Literal["faults"] = True,
@@ -221,7 +222,7 @@ def begin_snapshot(session: Session, binding: Binding) -> None:
     )
 
 
-def runs_active(session: Session, binding: Binding, tenant_id: str) -> tuple[Any, ...]:
+def runs_active(session: Session, binding: Binding, tenant_id: Any) -> tuple[Any, ...]:
     """The ids of the runs that are writing a tenant's books, by their leases."""
     run = binding.run
     query = (
@@ -234,7 +235,7 @@ def runs_active(session: Session, binding: Binding, tenant_id: str) -> tuple[Any
 
 
 def differences(
-    session: Session, binding: Binding, settings: Settings, tenant_id: str, as_of: date | None = None
+    session: Session, binding: Binding, settings: Settings, tenant_id: Any, as_of: date | None = None
 ) -> Iterator[Difference]:
     """Every line and row behind the causes, by ledger, account and date; streamed, however many there are."""
     begin_snapshot(session, binding)
@@ -251,33 +252,39 @@ def differences(
             yield Difference(ledger=name, account_number=row.account_number, cause=row.cause, **_values(row))
 
 
-def _parameters(tenant_id: str, as_of: date | None) -> dict[str, Any]:
+def _parameters(tenant_id: Any, as_of: date | None) -> dict[str, Any]:
     return {"tenant": tenant_id, **({} if as_of is None else {"as_of": as_of})}
 
 
 def _accounts(
-    connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: str, as_of: date | None
+    connection: Connection, binding: Binding, settings: Settings, ledger: Ledger, tenant_id: Any, as_of: date | None
 ) -> Iterable[AccountProof]:
     dated = as_of is not None
     parameters = _parameters(tenant_id, as_of)
     found: dict[str, list[_Total]] = {
         account: [] for control in settings.of_ledger(ledger.name) for account in control.singles()
     }
-    totals = binding.once(
-        settings, ("totals", ledger.name, dated), lambda: _totals(binding, settings, ledger, dated=dated)
+    query = binding.once(
+        settings, ("totals", ledger.name, dated), lambda: totals(binding, settings, ledger, dated=dated)
     )
-    for row in connection.execute(totals, parameters):
+    for row in connection.execute(query, parameters):
         found.setdefault(row.account_number, []).append(_Total(row.cause, row.lines, row.gl_amount, row.item_amount))
     found = {account: _with_orphans(totals) for account, totals in found.items()}
+    causes = {total.cause for of_account in found.values() for total in of_account} - {None}
     examples: dict[tuple[str, str], list[Example]] = {}
-    if settings.examples_max and any(total.cause is not None for totals in found.values() for total in totals):
+    # an item that is left over is looked for only if there is one: it takes the whole projection once more
+    for name, side, of_side in (("lines", of_lines, causes - {"orphan"}), ("items", left_over, causes & LEFT_OVER)):
+        if not settings.examples_max or not of_side:
+            continue
         examples_of = binding.once(
             settings,
-            ("examples", ledger.name, dated),
-            lambda: _examples(compared(binding, settings, ledger, dated=dated).subquery("both"), settings.examples_max),
+            ("examples", name, ledger.name, dated),
+            lambda: _examples(side(binding, settings, ledger, dated=dated).subquery("side"), settings.examples_max),  # noqa: B023
         )
         for row in connection.execute(examples_of, parameters):
-            examples.setdefault((row.account_number, row.cause), []).append(Example(**_values(row)))
+            of_cause = examples.setdefault((row.account_number, row.cause), [])
+            if len(of_cause) < settings.examples_max:
+                of_cause.append(Example(**_values(row)))
     return [
         _account(tenant_id, ledger, account_number, totals, examples)
         for account_number, totals in sorted(found.items())
@@ -292,22 +299,18 @@ class _Total:
     item_amount: Decimal
 
 
-ALL_ITEMS: Final = "all_items"
-"""In the totals of an account, in place of a cause: all of its items, whether a line accounts for them or not."""
-
-
 def _with_orphans(totals: list[_Total]) -> list[_Total]:
     """The totals of an account with its orphans: all of its items but those that a line accounts for."""
     items = [total for total in totals if total.cause == ALL_ITEMS]
-    of_lines = [total for total in totals if total.cause != ALL_ITEMS]
-    matched = [total for total in of_lines if total.cause in MATCHED]
+    on_lines = [total for total in totals if total.cause != ALL_ITEMS]
+    matched = [total for total in on_lines if total.cause in MATCHED]
     count = sum(total.count for total in items) - sum(total.count for total in matched)
     amount = sum((total.item_amount for total in items), ZERO) - sum((total.item_amount for total in matched), ZERO)
-    return [*of_lines, _Total("orphan", count, ZERO, amount)] if count else of_lines
+    return [*on_lines, _Total("orphan", count, ZERO, amount)] if count else on_lines
 
 
 def _account(
-    tenant_id: str,
+    tenant_id: Any,
     ledger: Ledger,
     account_number: str,
     rows: list[_Total],
@@ -358,127 +361,3 @@ def _examples(both: Subquery, count: int) -> Select[Any]:
     )
     ranked = select(*c, rank.label("rank")).where(c.cause.is_not(None)).subquery("ranked")
     return select(ranked).where(ranked.c.rank <= count).order_by(ranked.c.account_number, ranked.c.rank)
-
-
-def _totals(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> Select[Any]:
-    """What the lines of each account and cause add up to, and what all items of each account do, in one snapshot.
-
-    What the items have beyond those that a line accounts for are the orphans, so nobody need look for them.
-    """
-    lines = _of_lines(binding, settings, ledger, dated=dated).subquery("of_lines").c
-    items = _of_items(binding, ledger, dated=dated).subquery("of_items").c
-    # grouped above the union, where a planner does not take the causes for as many as there are lines
-    both = union_all(
-        select(lines.account_number, lines.cause, lines.gl_amount, lines.item_amount),
-        select(items.account_number, literal(ALL_ITEMS, String()), literal(ZERO, Money()), items.amount),
-    )
-    c = both.subquery("both").c
-    return select(
-        c.account_number,
-        c.cause,
-        func.count().label("lines"),
-        type_coerce(func.sum(c.gl_amount), Money()).label("gl_amount"),
-        type_coerce(func.sum(c.item_amount), Money()).label("item_amount"),
-    ).group_by(c.account_number, c.cause)
-
-
-def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool = False) -> Select[Any]:
-    """One row per posted control line with its item, and one per item that no eligible line accounts for.
-
-    Bound values: ``tenant``, and with ``dated`` ``as_of``.
-    """
-    every = project(binding, settings, ledger, lambda a: [attribute(a.entry, "status") == "posted"]).subquery("every")
-    items = _of_items(binding, ledger, dated=dated).subquery("of_items").c
-    accounted = (
-        select(every.c.general_ledger_line_id)
-        .where(
-            every.c.general_ledger_line_id == items.general_ledger_line_id,
-            every.c.tenant_id == items.tenant_id,
-            every.c.account_number == items.account_number,
-            every.c.reason.is_(None),
-        )
-        .exists()
-    )
-    orphans = select(
-        items.account_number,
-        literal("orphan", String()).label("cause"),
-        items.general_ledger_id,
-        items.general_ledger_line_id,
-        null().label("fiscal_year"),
-        null().label("voucher_series"),
-        null().label("voucher_number"),
-        items.entry_date,
-        literal(ZERO, Money()).label("gl_amount"),
-        items.amount.label("item_amount"),
-    ).where(~accounted)
-    both = union_all(_of_lines(binding, settings, ledger, dated=dated), orphans).subquery("both_sides")
-    return select(*both.c)
-
-
-def _of_lines(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> Select[Any]:
-    """The posted control lines of the tenant, each with its cause and its item's amount."""
-
-    def of_tenant(lines: Lines) -> list[ColumnElement[bool]]:
-        entry_date, tenant_id = attribute(lines.entry, "entry_date"), attribute(lines.entry, "tenant_id")
-        conditions = [
-            tenant_id == bindparam("tenant", type_=tenant_id.type),
-            attribute(lines.entry, "status") == "posted",
-        ]
-        if dated:
-            conditions.append(entry_date <= bindparam("as_of", type_=entry_date.type))
-        return conditions
-
-    lines = project(binding, settings, ledger, of_tenant).subquery("lines")
-    item = aliased(ledger.item)
-    p, zero = lines.c, literal(ZERO, Money())
-    cause = case(
-        (p.reason.is_not(None), p.reason),
-        (attribute(item, "id").is_(None), "missing"),
-        (attribute(item, "amount") != p.amount, "amount_differs"),
-        (attribute(item, ledger.party) != p.party_id, "wrong_party"),
-        else_=null(),
-    )
-    matching = and_(
-        p.reason.is_(None),
-        attribute(item, "general_ledger_line_id") == p.general_ledger_line_id,
-        attribute(item, "tenant_id") == p.tenant_id,
-        attribute(item, "account_number") == p.account_number,
-    )
-    return (
-        select(
-            p.account_number,
-            type_coerce(cause, String()).label("cause"),
-            p.general_ledger_id,
-            p.general_ledger_line_id,
-            p.fiscal_year,
-            p.voucher_series,
-            p.voucher_number,
-            p.entry_date,
-            type_coerce(p.amount, Money()).label("gl_amount"),
-            type_coerce(func.coalesce(attribute(item, "amount"), zero), Money()).label("item_amount"),
-        )
-        .select_from(lines)
-        .outerjoin(item, matching)
-    )
-
-
-def _of_items(binding: Binding, ledger: Ledger, *, dated: bool) -> Select[Any]:
-    """The items of the tenant. With ``dated``, until then by their line's date, or their own where it is gone.
-
-    So an item whose line is dated later belongs to that later day, whatever the item's own copy says.
-    """
-    item = aliased(ledger.item)
-    names = ("tenant_id", "account_number", "general_ledger_id", "general_ledger_line_id", "entry_date", "amount")
-    tenant_id, own_date = attribute(item, "tenant_id"), attribute(item, "entry_date")
-    query = select(*(attribute(item, name).label(name) for name in names)).where(
-        tenant_id == bindparam("tenant", type_=tenant_id.type)
-    )
-    if not dated:
-        return query
-    line, entry = aliased(binding.line), aliased(binding.entry)
-    day = func.coalesce(attribute(entry, "entry_date"), own_date, type_=own_date.type)
-    return (
-        query.outerjoin(line, attribute(line, "id") == attribute(item, "general_ledger_line_id"))
-        .outerjoin(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
-        .where(day <= bindparam("as_of", type_=own_date.type))
-    )

@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Select, String, bindparam, case, func, insert, literal, select, union
+from sqlalchemy import Connection, Row, Select, String, bindparam, case, func, insert, literal, select, union
 from sqlalchemy.orm import Session
 
 from ledger_sync import proof
 from ledger_sync.binding import Binding, Ledger
-from ledger_sync.dialects import as_parameter, parameter_set
-from ledger_sync.findings import copied_data_differs, remaining_differs
+from ledger_sync.caches import copied_data_differs, remaining_differs
+from ledger_sync.comparison import compared
+from ledger_sync.dialects import parameter_set
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport
-from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun
+from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, retried, said_if_possible
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 STALE: Final = "stale"
 """What is wrong with a row that is no cause of difference: stale copies, a forged remaining amount or status."""
@@ -54,9 +58,9 @@ class Repair:
         try:
             report = self._all(run, on_progress)
         except BaseException as error:
-            run.finish("failed", note=f"{type(error).__name__}: {error}")
+            said_if_possible(self.settings.retries_max, run.finish, "failed", note=f"{type(error).__name__}: {error}")
             raise
-        run.finish(report.state, clean=report.clean)
+        self._retried(run.finish, report.state, clean=report.clean)
         return report
 
     def _all(self, run: UnsteeredRun | None, on_progress: OnProgress | None) -> RunReport:
@@ -67,12 +71,9 @@ class Repair:
         applied = 0
         if run is not None:
             for ledger in self.ledgers:
-                with self.batches.transaction() as session:
-                    applied += self.writer.settler.settle_all(self._connection(session, ledger), ledger, self.tenant_id)
-                    run.beat(session, "settling", sum(stage.synced for stage in stages))
+                applied += self._retried(self._settle, ledger, run, sum(stage.synced for stage in stages))
         stages.append(StageReport(stage="settling", applied=applied))
-        with self.batches.transaction(commit=False) as session:
-            after = proof.verify(session, self.binding, self.settings, self.tenant_id)
+        after = self._retried(self._proof)
         self._tell(on_progress, run, stages, "completed")
         return RunReport(
             run_id=None if run is None else run.id,
@@ -85,24 +86,30 @@ class Repair:
             clean=after.clean,
         )
 
+    def _retried(self, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Try a batch again that met a passing fault. One whose COMMIT was only not confirmed finds nothing left."""
+        return retried(self.settings.retries_max, attempt, *args, **kwargs)
+
+    def _settle(self, ledger: Ledger, run: UnsteeredRun, written: int) -> int:
+        with self.batches.transaction() as session:
+            connection = self._connection(session, ledger)
+            applied = self.writer.settler.settle_all(connection, ledger, self.tenant_id)
+            run.beat(session, "settling", written)
+        return applied
+
+    def _proof(self) -> proof.Proof:
+        with self.batches.transaction(commit=False) as session:
+            return proof.verify(session, self.binding, self.settings, self.tenant_id)
+
     def _ledger(self, ledger: Ledger, run: UnsteeredRun | None) -> StageReport:
         found: dict[str, int] = {}
         written = removed = 0
         last: Any = None
         while True:
-            with self.batches.transaction(commit=run is not None) as session:
-                connection = self._connection(session, ledger)
-                if run is not None:
-                    self.writer.settler.lock_all(connection, ledger, self.tenant_id)
-                parameters = {"tenant": self.tenant_id, "last": last}
-                batch = list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
-                for row in batch:
-                    found[row.wrong] = found.get(row.wrong, 0) + 1
-                if batch and run is not None:
-                    lines = [row.line_id for row in batch]
-                    changes = self._mend(connection, ledger, lines, run.id)
-                    written, removed = written + changes[0], removed + changes[1]
-                    run.beat(session, f"{ledger.name}_ledger", written)
+            batch, changes = self._retried(self._batch, ledger, run, last, written)
+            for row in batch:
+                found[row.wrong] = found.get(row.wrong, 0) + 1
+            written, removed = written + changes[0], removed + changes[1]
             if not batch:
                 return StageReport(
                     stage=f"{ledger.name}_ledger",
@@ -113,11 +120,27 @@ class Repair:
                 )
             last = batch[-1].line_id
 
+    def _batch(
+        self, ledger: Ledger, run: UnsteeredRun | None, last: Any, written: int
+    ) -> tuple[list[Row[Any]], tuple[int, int]]:
+        """The next lines that are wrong, mended if this is no dry run; how many were written and taken away."""
+        changes = (0, 0)
+        with self.batches.transaction(commit=run is not None) as session:
+            connection = self._connection(session, ledger)
+            if run is not None:
+                self.writer.settler.lock_all(connection, ledger, self.tenant_id)
+            parameters = {"tenant": self.tenant_id, "last": last}
+            batch = list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
+            if batch and run is not None:
+                changes = self._mend(connection, ledger, [row.line_id for row in batch], run.id)
+                run.beat(session, f"{ledger.name}_ledger", written + changes[0])
+        return batch, changes
+
     def _mend(self, connection: Connection, ledger: Ledger, lines: Sequence[Any], run_id: Any) -> tuple[int, int]:
         """Bring the rows of some lines into line with the projection; how many were written and taken away."""
         table, line_id = ledger.table, ledger.column("general_ledger_line_id")
         of_lines = line_id.in_(parameter_set("mended_lines", line_id.type))
-        mended = {"mended_lines": as_parameter(lines)}
+        mended = {"mended_lines": list(lines)}
         before = {
             row._mapping[line_id]: dict(row._mapping)
             for row in connection.execute(select(table).where(of_lines), mended)
@@ -131,10 +154,11 @@ class Repair:
         return len(written.created) + len(written.changed), len(gone)
 
     def _bury(self, connection: Connection, ledger: Ledger, rows: Sequence[dict[str, Any]], run_id: Any) -> None:
-        names = {name: ledger.column(name).name for name in ("tenant_id", "general_ledger_line_id", "amount")}
+        names = {name: ledger.column(name).name for name in ("general_ledger_line_id", "amount")}
         stones = [
             {
                 "ledger": ledger.name,
+                "tenant_id": self.tenant_id,
                 "run_id": run_id,
                 "removed_at": utc_now(),
                 "row": json.dumps(row, default=str, ensure_ascii=False),
@@ -151,7 +175,7 @@ class Repair:
 
     def _wrong_lines(self, ledger: Ledger, *, further: bool) -> Select[Any]:
         """The next lines whose row is wrong, and what is wrong; if further, beyond the bound value ``last``."""
-        c = proof.compared(self.binding, self.settings, ledger).subquery("compared").c
+        c = compared(self.binding, self.settings, ledger).subquery("compared").c
         line_id = c.general_ledger_line_id
         copied = copied_data_differs(self.binding, self.settings, ledger).order_by(None).subquery("copied").c
         counted = remaining_differs(ledger).order_by(None).subquery("counted").c

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    String,
     and_,
     bindparam,
     case,
@@ -28,12 +29,12 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from ledger_sync.binding import Binding, Entity, Ledger, attribute
+from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
+from ledger_sync.control_lines import voucher_text
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import Money
-from ledger_sync.projection import voucher_text
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
@@ -53,7 +54,7 @@ class OpenItem(_Result):
     """
 
     ledger: str
-    tenant_id: str
+    tenant_id: Any
     account_number: str
     party_id: Any
     party_number: str | None
@@ -79,7 +80,7 @@ def open_items(
     session: Session,
     binding: Binding,
     settings: Settings,
-    tenant_id: str,
+    tenant_id: Any,
     *,
     ledgers: Sequence[str] | None = None,
     party_id: Any = None,
@@ -153,9 +154,11 @@ class _Source:
         holder = aliased(ledger.party_model) if ledger.party_model is not None else None
         self.party_number = attribute(holder, "number") if holder is not None else null()
         self.party_name = attribute(holder, "name") if holder is not None else null()
+        currency = attribute(item, "currency") if ledger.stores("currency") else literal(settings.currency, String())
         query = (
             select(
-                *(attribute(item, name).label(name) for name in COPIED),
+                *(attribute(item, name).label(name) for name in COPIED if name != "currency"),
+                currency.label("currency"),
                 party.label("party_id"),
                 self.left.label("remaining_amount"),
                 attribute(entry, "fiscal_year").label("fiscal_year"),
@@ -171,6 +174,9 @@ class _Source:
             query = query.join(then, then.c.line_id == attribute(item, "general_ledger_line_id"))
         if holder is not None:
             query = query.outerjoin(holder, attribute(holder, "id") == party)
+        if ledger.adopts:
+            # a row from before is no open item until it is adopted; the proof counts it by itself
+            query = query.where(attribute(item, "general_ledger_line_id").is_not(None))
         self.query = query
 
 
@@ -218,7 +224,7 @@ class AgeingRow(_Result):
 class Ageing(_Result):
     """Open items by how long they are overdue on a day. ``buckets`` names the columns of ``overdue``."""
 
-    tenant_id: str
+    tenant_id: Any
     as_of: date
     buckets: tuple[str, ...]
     rows: tuple[AgeingRow, ...]
@@ -232,7 +238,7 @@ def ageing(
     session: Session,
     binding: Binding,
     settings: Settings,
-    tenant_id: str,
+    tenant_id: Any,
     *,
     as_of: date | None = None,
     today: date,
@@ -280,7 +286,8 @@ def _aged(
         return type_coerce(func.sum(case((condition, c.remaining_amount), else_=literal(ZERO, Money()))), Money())
 
     # overdue for n days means that it was due n days before the day
-    ends = [day - timedelta(days=days) for days in (0, *buckets)]
+    # the calendar begins with the year 1, and nothing is due before it
+    ends = [day - min(timedelta(days=days), day - date.min) for days in (0, *buckets)]
     owed = c.remaining_amount > 0
     overdue = [total(and_(owed, due < upper, due >= lower)) for upper, lower in pairwise(ends)] + [
         total(and_(owed, due < ends[-1]))

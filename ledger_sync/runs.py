@@ -7,23 +7,33 @@ run is steered from any process by the ``command`` in its row, which its workers
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Final
+from traceback import clear_frames
+from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Table, insert, inspect, or_, select, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, attribute
-from ledger_sync.dialects import bucket_keys, take_locks
+from ledger_sync.dialects import bucket_keys, fault_of, rolled_back_if_refused, take_locks
 from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
-from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import AllTenants
 from ledger_sync.settings import Settings
+from ledger_sync.waiting import pause
+
+log = logging.getLogger("ledger_sync")
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 SECONDS_PER_LINE: Final = 0.0005
 """What a lease allows for each line of a step that is one statement, such as settling: ten times what was measured."""
@@ -58,26 +68,70 @@ class Batches:
         self.factory = factory
 
     @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session that is rolled back in the end, in whatever transaction it begins."""
+        try:
+            with self.factory() as session:
+                yield session
+                session.rollback()
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # SQLAlchemy closes the connection of an interrupted statement, yet on SQLite that keeps its locks as
+                # long as there is a cursor, and the traceback has one: it would lock out whoever pauses the run
+                clear_frames(error.__traceback__)
+            raise
+
+    @contextmanager
     def transaction(self, *, commit: bool = True) -> Iterator[Session]:
         """A session whose transaction is committed at the end of the block, or rolled back.
 
         On SQLite one that will commit takes the write lock at once, rather than fail when it first writes.
         """
         mapper = inspect(self.binding.line)
-        with self.factory() as session:
+        with self.session() as session:
             options: dict[str, Any] = {"ledger_sync_begin": "IMMEDIATE" if commit else "DEFERRED"}
             if session.get_bind(mapper=mapper).dialect.name != "sqlite":
                 options["isolation_level"] = "READ COMMITTED"
-            session.connection(bind_arguments={"mapper": mapper}, execution_options=options)
+            connection = session.connection(bind_arguments={"mapper": mapper}, execution_options=options)
             yield session
             if commit:
-                session.commit()
-            session.rollback()
+                with rolled_back_if_refused(connection):
+                    session.commit()
+
+    @contextmanager
+    def connected(self, *, commit: bool = True) -> Iterator[Connection]:
+        """The connection of such a transaction for the tables of the runs."""
+        with self.transaction(commit=commit) as session:
+            yield self.connection(session, self.binding.run)
 
     @staticmethod
     def connection(session: Session, model: type[Any]) -> Connection:
         """The connection of a batch's session for a class: not through the host's own filters."""
         return session.connection(bind_arguments={"mapper": inspect(model)})
+
+
+def retried(retries_max: int, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Try again, as a whole, what met a deadlock, a serialization failure, a lock timeout or a lost connection."""
+    for tries in range(retries_max + 1):
+        try:
+            return attempt(*args, **kwargs)
+        except DBAPIError as error:
+            if tries == retries_max or fault_of(error) != "passing":
+                raise
+            # jitter, so that two that met don't meet again
+            pause(min(5.0, 0.02 * 2**tries) * (0.5 + random.random()))
+    raise AssertionError("unreachable")
+
+
+def said_if_possible(retries_max: int, attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Write how something ended while an error is being raised, which tells more than why this could not be written.
+
+    What is not written is found by its lease, which will pass.
+    """
+    try:
+        retried(retries_max, attempt, *args, **kwargs)
+    except Exception:
+        log.warning("Ledger sync: how a run ended could not be written; its lease will pass", exc_info=True)
 
 
 def run_table(binding: Binding) -> Table:
@@ -237,8 +291,7 @@ class UnsteeredRun:
         self.batches = batches
         self.settings = settings
         self.binding = batches.binding
-        with batches.transaction() as session:
-            connection = batches.connection(session, self.binding.run)
+        with batches.connected() as connection:
             self.id: Any = open_run(connection, self.binding, settings, kind=kind, tenant_id=tenant_id, stage=stage)
 
     def beat(self, session: Session, stage: str, synced: int, lines: int = 0) -> None:
@@ -254,8 +307,7 @@ class UnsteeredRun:
 
     def finish(self, state: str, clean: bool | None = None, note: str | None = None) -> None:
         """Say how it ended: ``completed`` or ``failed``."""
-        with self.batches.transaction() as session:
-            connection = self.batches.connection(session, self.binding.run)
+        with self.batches.connected() as connection:
             end_run(connection, self.binding, self.id, state, note, clean=clean)
 
 

@@ -6,7 +6,8 @@ documents are the host's, and are only looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,8 +15,23 @@ from sqlalchemy import CheckConstraint, Connection, Engine, Inspector, Table, Un
 from sqlalchemy.orm import Mapper
 
 from ledger_sync.binding import Binding
+from ledger_sync.dialects import columns_kept
 
-_Look = Callable[[Inspector, Table], Iterator["SchemaProblem"]]
+
+@dataclass(frozen=True)
+class _Database:
+    """What is there, and what the host calls its schemas there (``schema_translate_map``)."""
+
+    inspector: Inspector
+    schemas: Mapping[str | None, str | None]
+
+    def of(self, question: str, table: Table) -> Any:
+        """The inspector's answer to a question about a table."""
+        schema = self.schemas.get(table.schema, table.schema)
+        return getattr(self.inspector, question)(table.name, schema=schema)
+
+
+_Look = Callable[[_Database, Table], Iterator["SchemaProblem"]]
 
 
 class SchemaProblem(BaseModel):
@@ -62,18 +78,18 @@ def create_tables(bind: Engine | Connection, binding: Binding) -> None:
 
 def check_schema(bind: Engine | Connection, binding: Binding) -> tuple[SchemaProblem, ...]:
     """What the database lacks of what the models say; empty when nothing does."""
-    inspector = inspect(bind)
+    database = _Database(inspect(bind), bind.get_execution_options().get("schema_translate_map") or {})
     problems: list[SchemaProblem] = []
     for table in own_tables(binding):
-        problems += _lacking(inspector, table, _ours)
+        problems += _lacking(database, table, _ours)
     for table in host_tables(binding):
-        problems += _lacking(inspector, table, _columns)
+        problems += _lacking(database, table, _columns)
     return tuple(problems)
 
 
-def _lacking(inspector: Inspector, table: Table, look: _Look) -> Iterator[SchemaProblem]:
-    if inspector.has_table(table.name, schema=table.schema):
-        yield from look(inspector, table)
+def _lacking(database: _Database, table: Table, look: _Look) -> Iterator[SchemaProblem]:
+    if database.of("has_table", table):
+        yield from look(database, table)
         return
     yield SchemaProblem(
         table=table.fullname,
@@ -83,8 +99,8 @@ def _lacking(inspector: Inspector, table: Table, look: _Look) -> Iterator[Schema
     )
 
 
-def _columns(inspector: Inspector, table: Table) -> Iterator[SchemaProblem]:
-    there = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+def _columns(database: _Database, table: Table) -> Iterator[SchemaProblem]:
+    there = {column["name"] for column in database.of("get_columns", table)}
     for column in table.columns:
         if column.name not in there:
             yield SchemaProblem(
@@ -93,14 +109,20 @@ def _columns(inspector: Inspector, table: Table) -> Iterator[SchemaProblem]:
                 harm="statements that name it fail",
                 remedy=f"Add it by a migration, as {column.type!r}.",
             )
+    for name, statement in columns_kept(database.inspector.dialect, table).items():
+        if name not in there:
+            yield SchemaProblem(
+                table=table.fullname,
+                problem=f"column {name} is not there",
+                harm="statements that name it fail",
+                remedy=f"Add it by a migration: {statement}",
+            )
 
 
-def _ours(inspector: Inspector, table: Table) -> Iterator[SchemaProblem]:
-    yield from _columns(inspector, table)
-    indexes = inspector.get_indexes(table.name, schema=table.schema)
-    unique = {
-        tuple(sorted(key["column_names"])) for key in inspector.get_unique_constraints(table.name, schema=table.schema)
-    }
+def _ours(database: _Database, table: Table) -> Iterator[SchemaProblem]:
+    yield from _columns(database, table)
+    indexes = database.of("get_indexes", table)
+    unique = {tuple(sorted(key["column_names"])) for key in database.of("get_unique_constraints", table)}
     unique |= {tuple(sorted(name or "" for name in index["column_names"])) for index in indexes if index["unique"]}
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
@@ -112,7 +134,7 @@ def _ours(inspector: Inspector, table: Table) -> Iterator[SchemaProblem]:
                     harm="a line could get two rows, and rows cannot be written",
                     remedy="Add it by a migration.",
                 )
-    checks = {check["name"] for check in inspector.get_check_constraints(table.name, schema=table.schema)}
+    checks = {check["name"] for check in database.of("get_check_constraints", table)}
     for constraint in table.constraints:
         if (
             isinstance(constraint, CheckConstraint)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, bindparam
 
 from ledger_sync.binding import Document, Ledger, attribute
-from ledger_sync.dialects import as_parameter, parameter_set
+from ledger_sync.control_lines import Lines, source_types
+from ledger_sync.dialects import parameter_set
 from ledger_sync.errors import ConfigurationError, CutOverError
-from ledger_sync.projection import Lines, source_types
 from ledger_sync.settings import Settings
 
 LEDGERS: Final = ("customer", "supplier", "employee")
@@ -69,9 +69,9 @@ class Scope(BaseModel):
         if self.until is not None:
             values["scope_until"] = self.until
         if self.entries is not None:
-            values["scope_entries"] = as_parameter(self.entries)
+            values["scope_entries"] = list(self.entries)
         if self.source_types is not None:
-            values["scope_sources"] = as_parameter(self.source_types)
+            values["scope_sources"] = list(self.source_types)
         return values
 
     def selects(self, source_type: ColumnElement[Any]) -> ColumnElement[bool] | None:

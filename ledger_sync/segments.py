@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
 
 from ledger_sync.binding import Binding
-from ledger_sync.models.mixins import NOTE_MAX
+from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import added_up
 from ledger_sync.runs import lease_end, run_table
@@ -94,8 +96,12 @@ def segment_table(binding: Binding) -> Table:
 
 
 def worker_name() -> str:
-    """Names this thread of this process on this machine, for whoever looks at the table."""
-    return storable(f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}")[:200]
+    """A name for a new worker: this thread of this process on this machine, for whoever looks at the table.
+
+    With a number by chance, since an event loop has many workers in one thread.
+    """
+    number = secrets.token_hex(4)
+    return f"{storable(socket.gethostname())[:150]}:{os.getpid()}:{threading.get_ident()}:{number}"
 
 
 def add(connection: Connection, binding: Binding, segments: Sequence[Segment]) -> None:
@@ -181,9 +187,13 @@ def check_in(connection: Connection, binding: Binding, run_id: Any) -> None:
         raise StoppedError(run.command)
 
 
-def take(connection: Connection, binding: Binding, settings: Settings, run_id: Any) -> Segment | Literal["busy"] | None:
+def take(
+    connection: Connection, binding: Binding, settings: Settings, run_id: Any, worker: str
+) -> Segment | Literal["busy"] | None:
     """The next segment that is ready and that nobody is at work on; ``busy`` when others must end first, None when all
     are done.
+
+    A worker takes when it has none. One that is under its name it took by a COMMIT of which it was not told.
 
     :raises StoppedError: the run does not go on.
     """
@@ -196,15 +206,15 @@ def take(connection: Connection, binding: Binding, settings: Settings, run_id: A
     now = utc_now()
     waiting_for = _waiting_for(rows)
     for row in rows:
-        alive = row.state == "running" and row.lease_until is not None and row.lease_until > now
+        leased = row.state == "running" and row.lease_until is not None and row.lease_until > now
+        alive = leased and row.worker != worker
         if alive or _has_to_wait(row, waiting_for):
             continue
-        lines = row.total if row.kind in {"settle", "verify", "late"} else 0
-        lease = lease_end(settings, lines)
+        lease = _lease(settings, row.kind, row.total)
         taken = (
             update(table)
             .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
-            .values(state="running", attempt=row.attempt + 1, worker=worker_name(), lease_until=lease)
+            .values(state="running", attempt=row.attempt + 1, worker=worker, lease_until=lease)
         )
         if connection.execute(taken).rowcount == 1:
             runs = run_table(binding)
@@ -212,6 +222,11 @@ def take(connection: Connection, binding: Binding, settings: Settings, run_id: A
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
             return replace(_segment(row), attempt=row.attempt + 1, state="running")
     return "busy"
+
+
+def _lease(settings: Settings, kind: Kind, total: int) -> datetime:
+    """When the lease on a segment ends: one that is closed by statements over all of its lines has more time."""
+    return lease_end(settings, total if kind in {"settle", "late", "verify"} else 0)
 
 
 def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
@@ -250,7 +265,8 @@ def save(
 ) -> Segment:
     """Write how far a segment is, in the transaction of the batch, and return it as it will be after the commit.
 
-    :raises FencedError: another worker has taken it over.
+    :raises FencedError: another worker has taken it over; or it is further than the worker knows, because a COMMIT that
+        was not confirmed has been done (``as_committed``), so that nothing is counted twice.
     :raises StoppedError: the run does not go on.
     """
     runs = run_table(binding)
@@ -266,7 +282,7 @@ def save(
         state="done" if done else "running",
         batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
     )
-    lease = lease_end(settings, segment.total if segment.kind in {"settle", "verify", "late"} else 0)
+    lease = _lease(settings, segment.kind, segment.total)
     values: dict[str, Any] = {
         "cursor": after.cursor,
         "processed": after.processed,
@@ -281,7 +297,10 @@ def save(
     }
     if last_error is not None:
         values["last_error"] = storable(last_error)[:NOTE_MAX]
-    if connection.execute(_mine(binding, segment).values(**values)).rowcount != 1:
+    table = segment_table(binding)
+    known = {name: getattr(segment, name) for name in ("cursor", "processed", "synced", "applied", "errors")}
+    as_known = [table.c[name].is_not_distinct_from(value) for name, value in known.items()]
+    if connection.execute(_mine(binding, segment).where(*as_known).values(**values)).rowcount != 1:
         raise FencedError
     counts = {
         "processed": processed if segment.kind == "lines" else 0,
@@ -300,6 +319,19 @@ def save(
     if connection.execute(running.values(**changed)).rowcount != 1:
         raise StoppedError(None)
     return after
+
+
+def as_committed(connection: Connection, binding: Binding, segment: Segment) -> Segment:
+    """How far a segment is, if it is still the worker's own.
+
+    :raises FencedError: another worker has taken it over.
+    """
+    table = segment_table(binding)
+    query = select(table).where(table.c.id == segment.id, table.c.attempt == segment.attempt)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise FencedError
+    return _segment(row)
 
 
 def renew(connection: Connection, binding: Binding, settings: Settings, segment: Segment, note: str | None) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
-from typing import Final, Literal
+from functools import cached_property
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -116,8 +117,12 @@ class Settings(_Frozen):
     ``effective_by``: which date of the entry counts. ``manual``: what to do with a line without a source on
     a control account: ``skip`` it, with the reason, or ``block`` the flush. ``on_error``: ``raise`` fails
     the flush; ``record`` keeps the posting and records the failure where a later backfill finds it.
-    ``bulk``: what to do with bulk statements on watched tables. ``settlement``: how open items are settled
+    ``bulk``: what to do with ``session.execute(insert(…)/update(…)/delete(…))`` on entries, lines, links and
+    documents: ``sync`` writes what follows from it at once, and refuses what it cannot see through; ``refuse``
+    refuses all; ``warn`` lets it pass with a warning in the log. A statement's execution option
+    ``ledger_sync_bulk`` beats it, and may also be ``ignore``. ``settlement``: how open items are settled
     automatically: by ``reference``; or what that leaves, ``oldest_first``; or not at all (``off``).
+    ``currency``: the books' own (ISO 4217), for models whose lines have none.
     ``closed_through``: the last day of the closed periods, for every tenant, per tenant, or as a function of
     the tenant; nothing is settled by hand with a date until then.
 
@@ -131,13 +136,14 @@ class Settings(_Frozen):
     """
 
     control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS
-    effective_from: date | Mapping[str, date] | None = None
+    effective_from: date | Mapping[Any, date] | None = None
     effective_by: Literal["entry_date", "posted_at"] = "entry_date"
     manual: Literal["skip", "block"] = "skip"
     on_error: Literal["raise", "record"] = "raise"
-    bulk: Literal["refuse", "warn"] = "refuse"
+    bulk: Literal["sync", "refuse", "warn"] = "refuse"
     settlement: Literal["reference", "oldest_first", "off"] = "reference"
-    closed_through: date | Mapping[str, date] | Callable[[str], date | None] | None = None
+    currency: str = Field(default="NOK", pattern="^[A-Z]{3}$")
+    closed_through: date | Mapping[Any, date] | Callable[[Any], date | None] | None = None
     batch_seconds: float = Field(default=2.0, gt=0, le=600)
     batch_lines_min: int = Field(default=100, ge=1, le=1_000_000)
     batch_lines_start: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -160,6 +166,11 @@ class Settings(_Frozen):
                 for problem in error.errors()
             )
             raise ConfigurationError(f"These settings make no sense: {problems}") from error
+
+    @cached_property
+    def identity(self) -> str:
+        """A text that settings have in common by which the same statements are built, and no others."""
+        return self.model_dump_json(exclude={"closed_through"})
 
     @model_validator(mode="after")
     def _accounts_belong_to_one_ledger(self) -> Settings:
@@ -201,17 +212,22 @@ class Settings(_Frozen):
         """The control accounts of one ledger."""
         return tuple(control for control in self.control_accounts if control.ledger == ledger)
 
+    def first_account(self, ledger: str) -> str:
+        """The first account number of a ledger's control accounts; the first of a range."""
+        control = self.of_ledger(ledger)[0]
+        return next(iter(control.singles()), None) or control.ranges()[0][0]
+
     def control_account(self, account_number: str) -> ControlAccount | None:
         """The control account that an account number belongs to, or None."""
         return next((c for c in self.control_accounts if c.covers(account_number)), None)
 
-    def cut_over(self, tenant_id: str) -> date | None:
+    def cut_over(self, tenant_id: Any) -> date | None:
         """The first day that counts for a tenant, or None."""
         if isinstance(self.effective_from, Mapping):
             return self.effective_from.get(tenant_id)
         return self.effective_from
 
-    def closed_until(self, tenant_id: str) -> date | None:
+    def closed_until(self, tenant_id: Any) -> date | None:
         """The last closed day of a tenant, or None."""
         if isinstance(self.closed_through, Mapping):
             return self.closed_through.get(tenant_id)

@@ -1,6 +1,6 @@
 """Who has paid what, as one SELECT; pure.
 
-``wanted`` says which applications there must be, as a function of the open items and of what people settled
+``_wanted`` says which applications there must be, as a function of the open items and of what people settled
 by hand, whatever arrived first: reversals cancel what they reverse, whole; hand-made settlements take what
 reversals leave; the rest settles automatically. Oldest positive items meet oldest negative ones of the same
 group: both are laid on a number line by running total, and each overlap is one application. ``difference``
@@ -12,12 +12,14 @@ What was open on day D is the same function over what is dated until D.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
     Date,
+    FromClause,
     Select,
     String,
     Subquery,
@@ -26,16 +28,18 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    literal_column,
     select,
     type_coerce,
     union,
     union_all,
 )
-from sqlalchemy.orm import aliased
 
-from ledger_sync.binding import Binding, Entity, Ledger, attribute
-from ledger_sync.dialects import binary_order
+from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
+from ledger_sync.control_lines import is_one_of
+from ledger_sync.dialects import as_date, step
 from ledger_sync.models.types import Money
+from ledger_sync.overlaps import money, overlaps, rest
 from ledger_sync.settings import Settings
 
 BY_HAND = ("manual", "pin", "release")
@@ -44,22 +48,18 @@ BY_HAND = ("manual", "pin", "release")
 ItemRestriction = Callable[[Entity], Iterable[ColumnElement[bool]]]
 
 
-def money(expression: ColumnElement[Any]) -> ColumnElement[Any]:
-    """An expression that is an amount."""
-    return type_coerce(expression, Money())
+@dataclass(frozen=True)
+class Present:
+    """What may be among the admitted items: lines of reversing entries, and items that somebody settled by hand.
 
-
-def wanted(
-    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, *, dated: bool = False
-) -> Select[Any]:
-    """The applications that there must be among the items that ``where`` admits.
-
-    ``where`` admits whole settlement groups, and with an item all those that it was settled with by hand.
-    ``dated``: only what is dated until the bound value ``as_of``. Columns: tenant_id, from_line_id,
-    to_line_id, method, amount (positive), applied_on; hand-made rows themselves are not among them, but a
-    hand-made settlement that a reversal overrides appears as ``undone`` with a negative amount.
+    What is not there need not be looked for, which leaves of most settlements a third of the statement.
     """
-    return select(*_wanted(binding, settings, ledger, where, dated)[-1].c)
+
+    reversals: bool
+    by_hand: bool
+
+
+EVERYTHING: Final = Present(reversals=True, by_hand=True)
 
 
 def remaining(
@@ -85,32 +85,32 @@ def remaining(
 
 
 def difference(
-    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, stored: Sequence[Select[Any]]
+    binding: Binding,
+    settings: Settings,
+    ledger: Ledger,
+    where: ItemRestriction,
+    stored: ItemRestriction,
+    present: Present = EVERYTHING,
 ) -> Select[Any]:
-    """What to append to the stored applications, so that they are what ``wanted`` says.
+    """What to append to the stored applications, so that they are those that there must be.
 
-    ``stored`` are SELECTs of the ids of the stored applications that concern the same items. The bound value
-    ``caused_on`` dates an undoing (null: the day of what is undone).
+    ``stored`` admits, of the stored applications, those that concern the same items. The bound value ``caused_on``
+    dates an undoing (null: the day of what is undone).
     """
-    target = _wanted(binding, settings, ledger, where, dated=False)[-1]
+    target = _wanted(binding, settings, ledger, where, False, present)[-1]
     application = aliased(ledger.application)
-    ids = union(*stored).subquery("stored_ids")
-    have = (
-        select(
-            application.tenant_id,
-            application.from_line_id,
-            application.to_line_id,
-            application.method,
-            (-application.amount).label("amount"),
-            application.applied_on,
-        )
-        .where(application.id.in_(select(next(iter(ids.c)))))
-        .where(application.method.not_in(BY_HAND))
-    )
+    have = select(
+        application.tenant_id,
+        application.from_line_id,
+        application.to_line_id,
+        application.method,
+        (-application.amount).label("amount"),
+        application.applied_on,
+    ).where(*stored(application), ~is_one_of(application.method, BY_HAND))
     both = union_all(select(*target.c), have).subquery("both")
     c = both.c
     amount = func.sum(c.amount)
-    caused_on = bindparam("caused_on", type_=Date())
+    caused_on = as_date(bindparam("caused_on", type_=Date()))
     last = func.max(c.applied_on)
     applied_on = case((and_(amount < 0, caused_on > last), caused_on), else_=last)
     return (
@@ -158,24 +158,42 @@ def status_of(remaining_amount: ColumnElement[Any], amount: ColumnElement[Any]) 
 
 
 def _wanted(
-    binding: Binding, settings: Settings, ledger: Ledger, where: ItemRestriction, dated: bool
+    binding: Binding,
+    settings: Settings,
+    ledger: Ledger,
+    where: ItemRestriction,
+    dated: bool,
+    present: Present = EVERYTHING,
 ) -> tuple[CTE, CTE, CTE]:
-    """The items, what people settled, and the applications that follow from both."""
+    """The items that ``where`` admits, what people settled, and the applications that there must be.
+
+    ``where`` admits whole settlement groups, and with an item all those that it was settled with by hand.
+    ``dated``: only what is dated until the bound value ``as_of``. Columns of the last: tenant_id, from_line_id,
+    to_line_id, method, amount (positive), applied_on; hand-made rows themselves are not among them, but a hand-made
+    settlement that a reversal overrides appears as ``undone`` with a negative amount.
+    """
     items = _items(ledger, where, dated)
-    reversals = _reversals(binding, ledger, items, where, dated)
     by_hand = _by_hand(ledger, items, dated)
-    holding, undone = _held(ledger, reversals, by_hand)
-    parts: list[Select[Any]] = [select(*reversals.c), undone]
-    free = _free(ledger, items, reversals, holding, dated)
+    parts: list[Select[Any]] = []
+    taken: list[CTE] = []
+    if present.reversals or present.by_hand or settings.settlement == "off":
+        reversals = _reversals(binding, ledger, items, where, dated)
+        parts.append(select(*reversals.c))
+        taken.append(reversals)
+        if present.by_hand:
+            holding, undone = _held(ledger, reversals, by_hand)
+            parts.append(undone)
+            taken.append(holding)
+    free = _free(ledger, items, taken, dated)
     if settings.settlement != "off":
-        by_key = _overlaps(binding, free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
+        by_key = overlaps(binding, free, "reference", ("party_id", "account_number", "settlement_key", "tenant_id"))
         parts.append(select(*by_key.c))
         if settings.settlement == "oldest_first":
-            rest = _rest(free, by_key)
+            left = rest(free, by_key)
             parts.append(
-                select(*_overlaps(binding, rest, "oldest_first", ("party_id", "account_number", "tenant_id")).c)
+                select(*overlaps(binding, left, "oldest_first", ("party_id", "account_number", "tenant_id")).c)
             )
-    return items, by_hand, union_all(*parts).cte("applications")
+    return items, by_hand, union_all(*parts).cte(step("applications"))
 
 
 def _items(ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
@@ -186,7 +204,9 @@ def _items(ledger: Ledger, where: ItemRestriction, dated: bool) -> CTE:
         name: name for name in ("tenant_id", "account_number", "settlement_key", "kind", "amount", "entry_date")
     }
     query = select(*(attribute(item, name).label(label) for label, name in columns.items()))
-    return query.where(*where(item), *_until(item, dated)).cte("items")
+    if ledger.adopts:
+        query = query.where(attribute(item, "general_ledger_line_id").is_not(None))
+    return query.where(*where(item), *_until(item, dated)).cte(step("items"))
 
 
 def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestriction, dated: bool) -> CTE:
@@ -224,7 +244,7 @@ def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestrict
             attribute(old, "amount") == -c.amount,
         ),
     )
-    return query.where(c.kind == "reversal", *where(old), *_until(old, dated)).cte("reversals")
+    return query.where(c.kind == "reversal", *where(old), *_until(old, dated)).cte(step("reversals"))
 
 
 def _until(item: Entity, dated: bool) -> list[ColumnElement[bool]]:
@@ -243,7 +263,9 @@ def _by_hand(ledger: Ledger, items: CTE, dated: bool) -> CTE:
     ).where(a.id.in_(union(*ends)))
     if dated:
         query = query.where(a.applied_on <= bindparam("as_of", type_=Date()))
-    return query.group_by(a.tenant_id, a.from_line_id, a.to_line_id).having(func.sum(a.amount) != 0).cte("by_hand")
+    return (
+        query.group_by(a.tenant_id, a.from_line_id, a.to_line_id).having(func.sum(a.amount) != 0).cte(step("by_hand"))
+    )
 
 
 def _ends(ledger: Ledger) -> list[tuple[Any, ColumnElement[Any]]]:
@@ -295,7 +317,7 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
         .outerjoin(positive, attribute(positive, "general_ledger_line_id") == h.to_line_id)
         .outerjoin(from_day, from_day.c.line_id == h.from_line_id)
         .outerjoin(to_day, to_day.c.line_id == h.to_line_id)
-        .cte("hand_checked")
+        .cte(step("hand_checked"))
     )
     c = checked.c
 
@@ -319,7 +341,7 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
             money(case((t.amount < least, t.amount), else_=least)).label("amount"),
         )
         .where(least > 0)
-        .cte("holding")
+        .cte(step("holding"))
     )
     g = holding.c
     excess = c.amount - func.coalesce(g.amount, literal(0, Money()))
@@ -330,7 +352,7 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
             c.to_line_id,
             literal("undone", String()),
             money(-excess),
-            func.coalesce(c.reversed_on, bindparam("caused_on", type_=Date()), func.current_date()),
+            func.coalesce(c.reversed_on, as_date(bindparam("caused_on", type_=Date())), func.current_date()),
         )
         .select_from(checked)
         .outerjoin(holding, and_(g.from_line_id == c.from_line_id, g.to_line_id == c.to_line_id))
@@ -339,173 +361,33 @@ def _held(ledger: Ledger, reversals: CTE, by_hand: CTE) -> tuple[CTE, Select[Any
     return holding, undone
 
 
-def _free(ledger: Ledger, items: CTE, reversals: CTE, holding: CTE, dated: bool) -> CTE:
-    """What reversals and hand-made settlements leave of each item, as a magnitude.
+def _free(ledger: Ledger, items: CTE, takers: Sequence[CTE], dated: bool) -> CTE:
+    """What reversals and hand-made settlements, the ``takers``, leave of each item, as a magnitude.
 
     A payment that somebody took off an invoice (a pin) stays out until it is released.
     """
-    taken = union_all(
-        select(reversals.c.from_line_id.label("line_id"), reversals.c.amount),
-        select(reversals.c.to_line_id, reversals.c.amount),
-        select(holding.c.from_line_id, holding.c.amount),
-        select(holding.c.to_line_id, holding.c.amount),
-    ).subquery("taken")
-    sums = select(taken.c.line_id, func.sum(taken.c.amount).label("amount")).group_by(taken.c.line_id).subquery("sums")
     pin = aliased(ledger.application)
     weight = case((pin.method == "pin", 1), else_=-1)
-    pins = select(pin.from_line_id, pin.to_line_id).where(pin.method.in_(("pin", "release")))
+    # the words as the index of what was decided by hand has them: SQLite takes it for nothing less
+    by_hand = pin.method.in_([literal_column(f"'{method}'", String()) for method in BY_HAND])
+    pins = select(pin.from_line_id, pin.to_line_id).where(by_hand, is_one_of(pin.method, ("pin", "release")))
     if dated:
         pins = pins.where(pin.applied_on <= bindparam("as_of", type_=Date()))
     pins = pins.group_by(pin.from_line_id, pin.to_line_id).having(func.sum(weight) > 0)
     pairs = pins.subquery("pinned_pairs")
     pinned = select(pairs.c.from_line_id.label("line_id")).distinct().subquery("pinned")
-    magnitude = func.abs(items.c.amount) - func.coalesce(sums.c.amount, literal(0, Money()))
+    magnitude: ColumnElement[Any] = func.abs(items.c.amount)
+    joined: FromClause = items
+    if takers:
+        ends = [select(t.c[end].label("line_id"), t.c.amount) for t in takers for end in ("from_line_id", "to_line_id")]
+        taken = union_all(*ends).subquery("taken")
+        total = select(taken.c.line_id, func.sum(taken.c.amount).label("amount"))
+        sums = total.group_by(taken.c.line_id).subquery("sums")
+        magnitude = magnitude - func.coalesce(sums.c.amount, literal(0, Money()))
+        joined = items.outerjoin(sums, sums.c.line_id == items.c.line_id)
     return (
         select(*items.c, money(magnitude).label("free"), case((items.c.amount > 0, 1), else_=-1).label("sign"))
-        .outerjoin(sums, sums.c.line_id == items.c.line_id)
-        .outerjoin(pinned, pinned.c.line_id == items.c.line_id)
+        .select_from(joined.outerjoin(pinned, pinned.c.line_id == items.c.line_id))
         .where(magnitude > 0, pinned.c.line_id.is_(None))
-        .cte("free")
-    )
-
-
-def _overlaps(binding: Binding, free: CTE, method: str, group_by: Sequence[str]) -> CTE:
-    """Lay the positive and the negative items of each group on one number line; each overlap is a pair.
-
-    Both signs are added up in the order of settlement. Between two neighbouring ends of items lies a segment that
-    belongs to one positive and one negative item: the first of each that ends there or later. Those are found
-    with window functions alone, so the work grows with the number of items, not with its square. In a group of two,
-    an invoice and its payment, which most groups are, there is one overlap and no order to find.
-    """
-    c = free.c
-    # by code points, which is quicker to sort by than a language's order; from here on a group is a number
-    keys = [binary_order(c[name]) if isinstance(c[name].type, String) else c[name] for name in group_by]
-    grouped = (
-        select(
-            c.tenant_id,
-            c.line_id,
-            c.entry_date,
-            c.free,
-            c.sign,
-            func.dense_rank().over(order_by=keys).label("group_number"),
-            func.count().over(partition_by=keys).label("items_count"),
-        )
-        .where(*(c[name].is_not(None) for name in group_by))
-        .cte(f"{method}_grouped")
-    )
-    return union_all(_twos(grouped, method), _segments(binding, grouped, method)).cte(f"{method}_pairs")
-
-
-def _twos(grouped: CTE, method: str) -> Select[Any]:
-    """The overlaps of the groups of two."""
-    c = grouped.c
-
-    def end(sign: int, name: str) -> ColumnElement[Any]:
-        return func.max(case((c.sign == sign, c[name])))
-
-    return (
-        select(
-            func.min(c.tenant_id).label("tenant_id"),
-            end(-1, "line_id").label("from_line_id"),
-            end(1, "line_id").label("to_line_id"),
-            literal(method, String()).label("method"),
-            money(func.min(c.free)).label("amount"),
-            func.max(c.entry_date).label("applied_on"),
-        )
-        .where(c.items_count == 2)
-        .group_by(c.group_number)
-        .having(func.sum(c.sign) == 0)
-    )
-
-
-def _segments(binding: Binding, grouped: CTE, method: str) -> Select[Any]:
-    """The overlaps of the groups of more than two."""
-    c = grouped.c
-    line, entry = aliased(binding.line), aliased(binding.entry)
-    running = (
-        select(
-            c.group_number,
-            c.tenant_id,
-            c.line_id,
-            c.entry_date,
-            c.sign,
-            func.sum(c.free)
-            .over(
-                partition_by=[c.group_number, c.sign],
-                order_by=(c.entry_date, *voucher_order(entry), attribute(line, "line_number"), c.line_id),
-                rows=(None, 0),
-            )
-            .label("upto"),
-        )
-        .outerjoin(line, attribute(line, "id") == c.line_id)
-        .outerjoin(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
-        .where(c.items_count > 2)
-        .subquery(f"{method}_running")
-    )
-    r = running.c
-    ends: list[ColumnElement[Any]] = []
-    for side, sign in (("from", -1), ("to", 1)):
-        ends.append(func.max(case((r.sign == sign, r.line_id))).label(f"{side}_line_id"))
-        ends.append(func.max(case((r.sign == sign, r.entry_date))).label(f"{side}_date"))
-    points = (
-        select(r.group_number, r.upto, r.tenant_id, *ends)
-        .group_by(r.group_number, r.upto, r.tenant_id)
-        .subquery(f"{method}_points")
-    )
-    t = points.c
-    along: dict[str, Any] = {"partition_by": t.group_number, "order_by": t.upto}
-    before = func.coalesce(func.lag(t.upto).over(**along), literal(0, Money()))
-    # counted from the far end, all segments of one item have the same number
-    numbered = select(
-        *t,
-        (t.upto - before).label("amount"),
-        func.count(t.from_line_id).over(**along, rows=(0, None)).label("from_number"),
-        func.count(t.to_line_id).over(**along, rows=(0, None)).label("to_number"),
-    ).subquery(f"{method}_numbered")
-    n = numbered.c
-    filled: list[ColumnElement[Any]] = []
-    for side in ("from", "to"):
-        over = [n.group_number, n[f"{side}_number"]]
-        filled += [
-            func.max(n[f"{side}_{what}"]).over(partition_by=over).label(f"{side}_{what}")
-            for what in ("line_id", "date")
-        ]
-    # the point at which an item ends may lie beyond the last overlap, so the cut comes after the filling
-    segments = select(n.tenant_id, n.amount, n.from_number, n.to_number, *filled).subquery(f"{method}_segments")
-    g = segments.c
-    return select(
-        g.tenant_id,
-        g.from_line_id,
-        g.to_line_id,
-        literal(method, String()).label("method"),
-        money(g.amount).label("amount"),
-        case((g.from_date > g.to_date, g.from_date), else_=g.to_date).label("applied_on"),
-    ).where(g.from_number > 0, g.to_number > 0)
-
-
-def voucher_order(entry: Any) -> tuple[ColumnElement[Any], ...]:
-    """The order of the vouchers of one day: by series and number; numbers of one length by code points.
-
-    ``entry``: the entry, or the columns of a SELECT of its attributes.
-    """
-    number = attribute(entry, "voucher_number")
-    series, year = attribute(entry, "voucher_series"), attribute(entry, "fiscal_year")
-    return (binary_order(series), func.length(number), binary_order(number), year)
-
-
-def _rest(free: CTE, pairs: CTE) -> CTE:
-    """What the pairs leave of the free items."""
-    used = union_all(
-        select(pairs.c.from_line_id.label("line_id"), pairs.c.amount), select(pairs.c.to_line_id, pairs.c.amount)
-    ).subquery("used")
-    sums = (
-        select(used.c.line_id, func.sum(used.c.amount).label("amount")).group_by(used.c.line_id).subquery("used_sums")
-    )
-    left = free.c.free - func.coalesce(sums.c.amount, literal(0, Money()))
-    others = [column for column in free.c if column.name != "free"]
-    return (
-        select(*others, money(left).label("free"))
-        .outerjoin(sums, sums.c.line_id == free.c.line_id)
-        .where(left > 0)
-        .cte("rest")
+        .cte(step("free"))
     )

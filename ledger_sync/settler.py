@@ -8,20 +8,22 @@ settles holds the parties' buckets, so that two transactions never settle one it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Row,
     Select,
     String,
+    Subquery,
     and_,
     bindparam,
     delete,
-    exists,
     func,
     insert,
     literal,
@@ -31,21 +33,24 @@ from sqlalchemy import (
     union,
     update,
 )
-from sqlalchemy.orm import aliased
 
-from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.attributes import stored
+from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.dialects import (
+    Append,
+    Rewrite,
     all_bucket_keys,
-    as_parameter,
+    among,
     bucket_keys,
     parameter_set,
     plan_plainly,
+    present_moment,
     take_locks,
     text_of,
 )
 from ledger_sync.models.types import Money, utc_now
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import ItemRestriction, difference, settled_parts, status_of
+from ledger_sync.settlement import Present, difference, settled_parts, status_of
 
 RETURNED = (
     "id",
@@ -62,6 +67,17 @@ RETURNED = (
 )
 """What is returned of an open item that was written or settled, by the names of the ledger's columns."""
 
+APPENDED: Final = ("tenant_id", "from_line_id", "to_line_id", "method", "amount", "applied_on")
+"""The columns of an application that settling decides."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What remaining amounts and states there must be, by name, and which rows differ from that."""
+
+    values: Mapping[str, ColumnElement[Any]]
+    differing: list[ColumnElement[bool]]
+
 
 class Settler:
     """Settles the open items of one binding under one set of settings."""
@@ -69,7 +85,6 @@ class Settler:
     def __init__(self, binding: Binding, settings: Settings) -> None:
         self.binding = binding
         self.settings = settings
-        self._statements: dict[tuple[object, ...], Any] = {}
 
     def lock(self, connection: Connection, ledger: Ledger, parties: Iterable[tuple[Any, Any]]) -> bool:
         """Hold the parties (tenant, party) until the transaction ends, so that nobody settles beside us.
@@ -103,35 +118,35 @@ class Settler:
         remaining amounts of the lines themselves even if no application changes. Returns a mapping for
         each item whose remaining amount changed.
         """
-        concerned = self._concerned(connection, ledger, lines | gone)
+        concerned = {row.line_id for row in self._concerned(connection, ledger, lines | gone)}
         recounted: set[Any] = set(lines) if recount else set()
         changes: dict[Any, Decimal] = {}
         if concerned or gone:
+            grouped = self._once(("grouped", ledger.name), self._grouped)
+            items = connection.execute(grouped, {"settle_lines": list(concerned)}).all()
+            present = Present(any(item.is_reversal for item in items), any(item.is_by_hand for item in items))
             parameters = {
-                "settle_tenants": as_parameter({row.tenant_id for row in concerned}),
-                "settle_parties": as_parameter({row.party_id for row in concerned}),
-                "settle_keys": as_parameter({row.settlement_key for row in concerned if row.settlement_key}),
-                "settle_groups": as_parameter({row.settling_group for row in concerned if row.settling_group}),
-                "settle_lines": as_parameter({row.line_id for row in concerned} | gone),
+                "settle_lines": list({item.line_id for item in items} | gone),
                 "caused_on": caused_on,
             }
-            for row in connection.execute(self._once(("apply", ledger.name), self._apply), parameters):
-                for line in (row.from_line_id, row.to_line_id):
-                    changes[line] = changes.get(line, Decimal(0)) + row.amount
+            append = self._once(("apply", connection.dialect.name, ledger.name, present), self._apply)
+            for row in append.run(connection, parameters):
+                for line in (row["from_line_id"], row["to_line_id"]):
+                    changes[line] = changes.get(line, Decimal(0)) + row["amount"]
         return tuple(
             {"ledger": ledger.name, "settled_amount": changes.get(row["general_ledger_line_id"], Decimal(0)), **row}
             for row in self.recount(connection, ledger, recounted | changes.keys())
         )
 
-    def recount(self, connection: Connection, ledger: Ledger, lines: set[Any]) -> list[Mapping[str, Any]]:
+    def recount(self, connection: Connection, ledger: Ledger, lines: set[Any]) -> list[dict[str, Any]]:
         """Bring remaining amounts and states of some lines' items into line with their applications.
 
         Returns the items that changed.
         """
         if not lines:
             return []
-        statement = self._once(("recount", ledger.name), self._recount)
-        return [dict(row._mapping) for row in connection.execute(statement, {"recount_lines": as_parameter(lines)})]
+        rewrite: Rewrite = self._once(("recount", connection.dialect.name, ledger.name), self._recount)
+        return rewrite.run(connection, {"recount_lines": list(lines)})
 
     def _concerned(self, connection: Connection, ledger: Ledger, lines: set[Any]) -> list[Row[Any]]:
         """The items whose groups may settle anew when some lines have changed.
@@ -146,7 +161,7 @@ class Settler:
         parties: set[Any] = set()
         ahead = lines
         while ahead:
-            rows = list(connection.execute(probe, {"settle_lines": as_parameter(ahead)}))
+            rows = list(connection.execute(probe, {"settle_lines": list(ahead)}))
             parties = parties or {(row.tenant_id, row.party_id) for row in rows}
             found |= {row.line_id: row for row in rows if (row.tenant_id, row.party_id) in parties}
             groups = {line: row.settling_group or (line,) for line, row in found.items()}
@@ -176,9 +191,7 @@ class Settler:
     # -- statements ------------------------------------------------------------------------------------
 
     def _once(self, shape: tuple[Any, ...], build: Callable[..., Any]) -> Any:
-        if shape not in self._statements:
-            self._statements[shape] = build(*shape[1:])
-        return self._statements[shape]
+        return self.binding.once(self.settings, shape, lambda: build(*shape[1:]))
 
     def _probe(self, name: str) -> Any:
         """What concerns some lines: groups with both signs, partners by stored applications, reversed lines.
@@ -200,15 +213,10 @@ class Settler:
                 self._group(ledger, entity).label("settling_group"),
             )
 
-        alike = self._alike(ledger)
-        together = and_(*(attribute(item, column) == attribute(other, column) for column in alike))
         is_touched = attribute(item, line_id).in_(touched)
-        opposite = or_(
-            and_(attribute(item, "amount") < 0, attribute(other, "amount") > 0),
-            and_(attribute(item, "amount") > 0, attribute(other, "amount") < 0),
-        )
-        both_signs = select(*columns(item)).where(is_touched, exists().where(together, opposite))
-        found = [both_signs]
+        groups = self._groups(ledger, item, is_touched)
+        mixed = self._of_both_signs(ledger, groups)
+        found = [select(*columns(item)).join(mixed, self._within(ledger, item, mixed)).where(is_touched)]
         for ours, theirs in (("from_line_id", "to_line_id"), ("to_line_id", "from_line_id")):
             stored, by_hand = aliased(ledger.application), aliased(ledger.application)
             of_touched = select(attribute(stored, theirs)).where(attribute(stored, ours).in_(touched))
@@ -217,19 +225,24 @@ class Settler:
             found.append(select(*columns(item)).where(attribute(item, line_id).in_(themselves)))
             of_group = (
                 select(*columns(partner))
-                .select_from(item)
-                .join(other, together)
+                .select_from(groups)
+                .join(other, self._within(ledger, other, groups))
                 .join(by_hand, and_(attribute(by_hand, ours) == attribute(other, line_id), by_hand.method == "manual"))
                 .join(partner, attribute(partner, line_id) == attribute(by_hand, theirs))
-                .where(is_touched)
             )
             found.append(of_group)
         reversal, entry, old = aliased(self.binding.line), aliased(self.binding.entry), aliased(self.binding.line)
         pairs = (
             select(reversal.id.label("new_id"), old.id.label("old_id"))
             .join(entry, entry.id == reversal.general_ledger_id)
-            .join(old, and_(old.general_ledger_id == entry.reverses_id, old.line_number == reversal.line_number))
-            .where(reversal.id.in_(touched))
+            .join(
+                old,
+                and_(
+                    old.general_ledger_id == attribute(entry, "reverses_id"),
+                    attribute(old, "line_number") == attribute(reversal, "line_number"),
+                ),
+            )
+            .where(attribute(reversal, "id").in_(touched))
             .subquery("mirrored")
         )
         found += [
@@ -243,6 +256,23 @@ class Settler:
         key = [] if self.settings.settlement == "oldest_first" else ["settlement_key"]
         return ["tenant_id", ledger.party, "account_number", *key]
 
+    def _groups(self, ledger: Ledger, item: Any, of_lines: ColumnElement[bool]) -> Subquery:
+        """The settlement groups of some items, each once: with a group for each item the work would be its square."""
+        alike = (attribute(item, name).label(name) for name in self._alike(ledger))
+        return select(*alike).where(of_lines).distinct().subquery("groups")
+
+    def _within(self, ledger: Ledger, item: Any, groups: Subquery) -> ColumnElement[bool]:
+        """Whether an item is of one of the groups."""
+        return and_(*(attribute(item, name) == groups.c[name] for name in self._alike(ledger)))
+
+    def _of_both_signs(self, ledger: Ledger, groups: Subquery) -> Subquery:
+        """Those of the groups in which something can settle."""
+        other = aliased(ledger.item)
+        amount, alike = attribute(other, "amount"), [groups.c[name] for name in self._alike(ledger)]
+        of_groups = select(*alike).select_from(groups).join(other, self._within(ledger, other, groups))
+        mixed = of_groups.group_by(*alike).having(func.min(amount) < 0, func.max(amount) > 0)
+        return mixed.subquery("of_both_signs")
+
     def _group(self, ledger: Ledger, item: Any) -> ColumnElement[Any]:
         """The settlement group of an item as one text; null when it belongs to none."""
         first, *others = (text_of(attribute(item, name)) for name in self._alike(ledger))
@@ -250,73 +280,103 @@ class Settler:
             first = first + literal("\x1f", String()) + text
         return type_coerce(first, String())
 
-    def _admitted(self, ledger: Ledger) -> ItemRestriction:
-        """The items of the groups that the probe found."""
+    def _grouped(self, name: str) -> Any:
+        """The items of some lines and of their groups: columns line_id, is_reversal, is_by_hand.
+
+        Settling begins from their lines, rather than from their groups: what is one condition here would be two with an
+        OR between them there, for which databases read all items.
+        """
+        ledger = self.binding.ledger(name)
+        item, other = aliased(ledger.item), aliased(ledger.item)
+        line_id = "general_ledger_line_id"
+        of_lines = attribute(item, line_id).in_(parameter_set("settle_lines", ledger.column(line_id).type))
+        groups = self._groups(ledger, item, of_lines)
+
+        def columns(entity: Any) -> tuple[ColumnElement[Any], ...]:
+            line = attribute(entity, line_id)
+            stored, held = aliased(ledger.application), aliased(ledger.application)
+            paid = select(stored.id).where(stored.from_line_id == line, stored.method == "manual").exists()
+            is_paid = select(held.id).where(held.to_line_id == line, held.method == "manual").exists()
+            return (
+                line.label("line_id"),
+                (attribute(entity, "kind") == "reversal").label("is_reversal"),
+                or_(paid, is_paid).label("is_by_hand"),
+            )
+
+        own = select(*columns(item)).where(of_lines)
+        others = select(*columns(other)).select_from(groups).join(other, self._within(ledger, other, groups))
+        return union(others, own)
+
+    def _apply(self, dialect: str, name: str, present: Present) -> Append:
+        ledger = self.binding.ledger(name)
+        table = ledger.application.__table__
+        lines = parameter_set("settle_lines", table.c.from_line_id.type)
+
+        def stored(application: Any) -> list[Any]:
+            ends = (table.c.from_line_id, table.c.to_line_id)
+            ids = union(*(select(table.c.id).where(among(end, lines)) for end in ends)).subquery("stored_ids")
+            return [among(application.id, select(ids.c.id))]
 
         def where(item: Any) -> list[Any]:
-            key, party = attribute(item, "settlement_key"), attribute(item, ledger.party)
-            tenant, line = attribute(item, "tenant_id"), attribute(item, "general_ledger_line_id")
-            group = [party.in_(parameter_set("settle_parties", party.type))]
-            group.append(tenant.in_(parameter_set("settle_tenants", tenant.type)))
-            if self.settings.settlement != "oldest_first":
-                group.append(key.in_(parameter_set("settle_keys", String())))
-            # the sets above are what an index is for; together they admit groups that were not found
-            group.append(self._group(ledger, item).in_(parameter_set("settle_groups", String())))
-            return [or_(and_(*group), line.in_(parameter_set("settle_lines", line.type)))]
+            return [among(attribute(item, "general_ledger_line_id"), lines)]
 
-        return where
-
-    def _apply(self, name: str) -> Any:
-        ledger = self.binding.ledger(name)
-        where, table = self._admitted(ledger), ledger.application.__table__
-        lines = parameter_set("settle_lines", table.c.from_line_id.type)
-        stored = []
-        for end in (table.c.from_line_id, table.c.to_line_id):
-            item = aliased(ledger.item)
-            admitted = select(attribute(item, "general_ledger_line_id")).where(*where(item))
-            stored += [select(table.c.id).where(end.in_(admitted)), select(table.c.id).where(end.in_(lines))]
-        return self._append(ledger, where, stored).returning(table.c.from_line_id, table.c.to_line_id, table.c.amount)
+        rows = difference(self.binding, self.settings, ledger, where, stored, present)
+        return Append(dialect, table, APPENDED, rows, returned=("from_line_id", "to_line_id", "amount"))
 
     def _apply_all(self, name: str) -> Any:
         ledger = self.binding.ledger(name)
         table = ledger.application.__table__
         tenant = bindparam("settle_tenant", type_=table.c.tenant_id.type)
-        stored = [select(table.c.id).where(table.c.tenant_id == tenant)]
-        return self._append(ledger, lambda item: [attribute(item, "tenant_id") == tenant], stored)
 
-    def _append(self, ledger: Ledger, where: ItemRestriction, stored: list[Select[Any]]) -> Any:
-        rows = difference(self.binding, self.settings, ledger, where, stored)
-        names = ["tenant_id", "from_line_id", "to_line_id", "method", "amount", "applied_on"]
-        return insert(ledger.application.__table__).from_select(names, rows, include_defaults=False)
+        def of_tenant(entity: Any) -> list[Any]:
+            return [attribute(entity, "tenant_id") == tenant]
 
-    def _recount(self, name: str) -> Any:
+        rows = difference(self.binding, self.settings, ledger, of_tenant, of_tenant)
+        return insert(table).from_select(APPENDED, rows, include_defaults=False)
+
+    def _recount(self, dialect: str, name: str) -> Rewrite:
         ledger = self.binding.ledger(name)
         lines = parameter_set("recount_lines", ledger.column("general_ledger_line_id").type)
+        counted = self._counted(ledger, lambda end: among(end, lines), lines)
         names = (*RETURNED, "remaining_amount", "status")
-        return self._counted(ledger, lambda end: end.in_(lines), lines).returning(
-            *(ledger.column(column).label(column) for column in names)
+        return Rewrite(
+            dialect,
+            ledger.table,
+            self._stored(ledger, counted),
+            counted.differing,
+            key=ledger.column("general_ledger_line_id"),
+            besides=self._besides(ledger),
+            returned={column: ledger.expression(column) for column in names},
+            afterwards=counted.values,
         )
 
     def _recount_all(self, name: str) -> Any:
         ledger = self.binding.ledger(name)
         table = ledger.application.__table__
         tenant = bindparam("settle_tenant", type_=table.c.tenant_id.type)
-        return self._counted(ledger, lambda end: table.c.tenant_id == tenant)
+        counted = self._counted(ledger, lambda end: table.c.tenant_id == tenant)
+        values = {**self._stored(ledger, counted), **self._besides(ledger)}
+        return update(ledger.table).values(values).where(*counted.differing)
 
-    def _counted(self, ledger: Ledger, of_ends: Callable[[Any], Any], lines: Select[Any] | None = None) -> Any:
-        """UPDATE the remaining amount and the status of items from their applications, where they differ.
+    def _counted(self, ledger: Ledger, of_ends: Callable[[Any], Any], lines: Select[Any] | None = None) -> _Counted:
+        """The remaining amount and the status of items as their applications have them, and where they differ.
 
         An item that never had an application has nothing to update, unless it is one of ``lines``: it was written
         with all of it open, and applications are never deleted.
         """
         sums = settled_parts(ledger, of_ends, lines)
-        amount, remaining, status, line = (
-            ledger.column(name) for name in ("amount", "remaining_amount", "status", "general_ledger_line_id")
-        )
+        amount, remaining, status = (ledger.expression(name) for name in ("amount", "remaining_amount", "status"))
         left = type_coerce(amount + sums.c.part, Money())
         state = status_of(left, amount)
-        return (
-            update(ledger.table)
-            .values({remaining: left, status: state, ledger.column("updated_at"): func.now()})
-            .where(line == sums.c.line_id, or_(remaining != left, status != state))
-        )
+        line = ledger.column("general_ledger_line_id")
+        differing = [line == sums.c.line_id, or_(remaining != left, status != state)]
+        return _Counted({"remaining_amount": left, "status": state}, differing)
+
+    @staticmethod
+    def _stored(ledger: Ledger, counted: _Counted) -> dict[Column[Any], ColumnElement[Any]]:
+        columns = {name: ledger.column(name) for name in counted.values}
+        return {columns[name]: stored(value, columns[name].type, name) for name, value in counted.values.items()}
+
+    @staticmethod
+    def _besides(ledger: Ledger) -> dict[Column[Any], ColumnElement[Any]]:
+        return {ledger.column("updated_at"): present_moment()} if ledger.stores("updated_at") else {}

@@ -10,13 +10,12 @@ in ``flush_synced``. The sender is the ``LedgerSync`` instance. Coroutine receiv
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from typing import Final
 
 from blinker import Namespace, Signal
 
-log = logging.getLogger("ledger_sync")
+from ledger_sync.logs import log
 
 _namespace: Final = Namespace()
 

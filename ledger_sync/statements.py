@@ -15,11 +15,11 @@ from sqlalchemy import func, inspect, select, type_coerce
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding
+from ledger_sync.control_lines import voucher_text
 from ledger_sync.models.types import Money
-from ledger_sync.projection import voucher_text
+from ledger_sync.overlaps import voucher_order
 from ledger_sync.reports import listed
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import voucher_order
 
 ZERO: Final = Decimal("0.00")
 
@@ -57,7 +57,7 @@ class Statement(_Result):
 class Specification(_Result):
     """All parties' accounts of a ledger over a period. The closings add up to the subledger's balance of ``until``."""
 
-    tenant_id: str
+    tenant_id: Any
     ledger: str
     since: date | None
     until: date | None
@@ -78,7 +78,7 @@ def specification(
     session: Session,
     binding: Binding,
     settings: Settings,
-    tenant_id: str,
+    tenant_id: Any,
     ledger_name: str,
     *,
     since: date | None = None,
@@ -109,7 +109,7 @@ def specification(
             if row.opening or party_id is not None:
                 account = party(row)
                 account["opening"] = account["closing"] = row.opening
-    moved = select(*c).order_by(c.entry_date, *voucher_order(c), c.general_ledger_line_id)
+    moved = select(*c).order_by(c.entry_date, *voucher_order(c, getattr), c.general_ledger_line_id)
     if since is not None:
         moved = moved.where(c.entry_date >= since)
     if until is not None:

@@ -8,16 +8,15 @@ line too few would leave the subledger stale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import CompoundSelect, Select, String, and_, case, or_, select, union
-from sqlalchemy.orm import aliased
+from sqlalchemy import CompoundSelect, Select, String, and_, case, or_, select, true, union
 
-from ledger_sync.binding import Binding, Document, Ledger, attribute
-from ledger_sync.dialects import as_parameter, normalised, parameter_set
-from ledger_sync.projection import on_accounts, source_types
+from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
+from ledger_sync.control_lines import is_one_of, on_accounts, source_types
+from ledger_sync.dialects import among, found_by_reference, normalised, parameter_set, unindexed
 from ledger_sync.settings import Settings
 
 _PARTS: Final = ("entries", "lines", "reversed")
@@ -51,46 +50,49 @@ class Touched:
         """The names of the ledger's document classes of which some were touched."""
         return tuple(document.name for document in ledger.documents if self.documents.get(document.name))
 
-    def parameters(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, list[Any]]:
         """The bound values for ``lines_of``."""
-        return {f"touched_{name}": as_parameter(getattr(self, name)) for name in _PARTS}
+        return {f"touched_{name}": list(getattr(self, name)) for name in _PARTS}
 
-    def document_parameters(self, ledger: Ledger) -> dict[str, str]:
+    def document_parameters(self, ledger: Ledger) -> dict[str, list[Any]]:
         """The bound values for ``lines_naming``."""
-        values = {
-            "touched_references": as_parameter(self.references),
-            "touched_parties": as_parameter(party for _, party in self.parties),
-            "touched_tenants": as_parameter({tenant for tenant, _ in self.parties}),
+        values: dict[str, list[Any]] = {
+            "touched_references": list(self.references),
+            "touched_parties": [party for _, party in self.parties],
+            "touched_tenants": list({tenant for tenant, _ in self.parties}),
         }
         for document in ledger.documents:
-            values[f"touched_{document.name}"] = as_parameter(self.documents.get(document.name, ()))
+            values[f"touched_{document.name}"] = list(self.documents.get(document.name, ()))
         return values
 
 
 def lines_of(binding: Binding, parts: tuple[str, ...]) -> Select[Any]:
-    """A SELECT of the ids of the touched lines, of the lines of touched entries, and of those that mirror
-    touched lines in a reversing entry."""
+    """A SELECT of the ids of the touched lines, of the lines of touched entries, and of those that reverse them.
+
+    Reversing entries are found by the keys of those that they reverse. Joined with the touched lines, they would be
+    sought among all entries, since few reverse.
+    """
     line = aliased(binding.line)
     selects: list[Select[Any]] = []
     if "entries" in parts:
         keys = parameter_set("touched_entries", attribute(line, "general_ledger_id").type)
-        selects.append(select(line.id).where(line.general_ledger_id.in_(keys)))
+        selects.append(select(line.id).where(among(attribute(line, "general_ledger_id"), keys)))
     if "lines" in parts:
         keys = parameter_set("touched_lines", attribute(line, "id").type)
-        old, mirror, reversal = aliased(binding.line), aliased(binding.line), aliased(binding.entry)
-        mirrors = (
-            select(mirror.id)
-            .join(reversal, reversal.id == mirror.general_ledger_id)
-            .join(old, old.general_ledger_id == reversal.reverses_id)
-            .where(old.line_number == mirror.line_number, old.id.in_(keys))
-        )
-        selects += [keys, mirrors]
+        old = aliased(binding.line)
+        entries = select(attribute(old, "general_ledger_id")).where(among(attribute(old, "id"), keys))
+        selects += [keys, _lines_reversing(binding, entries)]
     if "reversed" in parts:
-        reversing = aliased(binding.entry)
-        keys = parameter_set("touched_reversed", attribute(reversing, "id").type)
-        entries = select(reversing.id).where(reversing.reverses_id.in_(keys))
-        selects.append(select(line.id).where(line.general_ledger_id.in_(entries)))
+        entries = parameter_set("touched_reversed", attribute(binding.entry, "id").type)
+        selects.append(_lines_reversing(binding, entries))
     return _any_of(selects)
+
+
+def _lines_reversing(binding: Binding, entries: Select[Any]) -> Select[Any]:
+    """The ids of the lines of the entries that reverse some entries."""
+    line, reversing = aliased(binding.line), aliased(binding.entry)
+    joined = select(line.id).join(reversing, reversing.id == attribute(line, "general_ledger_id"))
+    return joined.where(among(attribute(reversing, "reverses_id"), entries))
 
 
 def lines_naming(binding: Binding, settings: Settings, ledger: Ledger, documents: tuple[str, ...]) -> Select[Any]:
@@ -120,7 +122,7 @@ def _document_ids(settings: Settings, document: Document) -> Select[Any]:
     if not settings.effective_from or document.credits is None:
         return ids
     note = aliased(document.model)
-    return _any_of([ids, select(note.id).where(attribute(note, document.credits).in_(ids))])
+    return _any_of([ids, select(note.id).where(among(attribute(note, document.credits), ids))])
 
 
 def _naming(
@@ -132,8 +134,8 @@ def _naming(
     return [
         select(line.id)
         .join(entry, entry.id == line.general_ledger_id)
-        .where(entry.source_type.in_(names), entry.source_id.in_(ids)),
-        select(link.line_id).where(link.source_type.in_(names), link.source_id.in_(ids)),
+        .where(is_one_of(attribute(entry, "source_type"), names), among(attribute(entry, "source_id"), ids)),
+        select(link.line_id).where(attribute(link, "source_type").in_(names), among(attribute(link, "source_id"), ids)),
     ]
 
 
@@ -147,10 +149,10 @@ def _referring(
     invoice, line, entry, payment = (
         aliased(model) for model in (invoices.model, binding.line, binding.entry, payments.model)
     )
-    is_touched = attribute(invoice, "id").in_(ids)
+    is_touched = among(attribute(invoice, "id"), ids)
     texts = [parameter_set("touched_references", String())]
     texts += [
-        select(attribute(invoice, name)).where(is_touched)
+        select(attribute(invoice, name, text=True)).where(is_touched)
         for name in (invoices.reference, invoices.number)
         if name is not None
     ]
@@ -160,40 +162,45 @@ def _referring(
     parties = _any_of([parameter_set("touched_parties", party.type), select(party).where(is_touched)])
     tenant = attribute(invoice, "tenant_id")
     tenants = _any_of([parameter_set("touched_tenants", tenant.type), select(tenant).where(is_touched)])
-    by_line = (
-        select(line.id)
-        .join(entry, entry.id == line.general_ledger_id)
-        .where(line.reference.is_not(None), normalised(attribute(line, "reference")).in_(references))
-        .where(entry.tenant_id.in_(tenants))
-    )
+    by_line = found_by_reference(attribute(line, "reference"), references, select(line.id))
+    by_line = by_line.join(entry, entry.id == line.general_ledger_id)
+    by_line = by_line.where(unindexed(among(attribute(entry, "tenant_id"), tenants)))
     if payments.reference is None:
         return [by_line]
     paying = select(attribute(payment, "id")).where(
-        attribute(payment, payments.party).in_(parties),
-        normalised(attribute(payment, payments.reference)).in_(references),
+        among(attribute(payment, payments.party), parties),
+        among(normalised(attribute(payment, payments.reference, text=True)), references),
     )
     return [by_line, *_naming(binding, settings, ledger, payments, paying)]
 
 
 def naming_posted(
-    binding: Binding, settings: Settings, ledger: Ledger, document: Document, ids: Iterable[Any]
+    binding: Binding, settings: Settings, ledger: Ledger, document: Document, ids: Mapping[Any, Iterable[Any]]
 ) -> Select[Any]:
-    """A SELECT of those documents (by id) that a posted control line of their tenant names as its source."""
-    line, entry, link, named = (aliased(model) for model in (binding.line, binding.entry, binding.link, document.model))
+    """A SELECT of those documents (by id) that a posted control line of their tenant names as its source.
+
+    ``ids``: which documents are asked for, by tenant; None for those whose tenant cannot be told. It does not look at
+    the documents themselves, which may be gone.
+    """
+    line, entry, link = (aliased(model) for model in (binding.line, binding.entry, binding.link))
     controls = settings.of_ledger(ledger.name)
     names = source_types(settings, ledger, document)
     linked = link.line_id.is_not(None)
-    source_type = case((linked, link.source_type), else_=entry.source_type)
+    source_type = case((linked, attribute(link, "source_type")), else_=attribute(entry, "source_type"))
     source_id = case((linked, link.source_id), else_=entry.source_id)
-    wanted = list(ids)
+    wanted = [key for keys in ids.values() for key in keys]
+    tenant = attribute(entry, "tenant_id")
+    theirs = [
+        and_(source_id.in_(list(keys)), true() if tenant_id is None else unindexed(tenant == tenant_id))
+        for tenant_id, keys in ids.items()
+    ]
     return (
         select(source_id)
         .select_from(line)
         .join(entry, entry.id == line.general_ledger_id)
         .outerjoin(link, link.line_id == line.id)
-        .join(named, and_(attribute(named, "id") == source_id, attribute(named, "tenant_id") == entry.tenant_id))
-        .where(or_(entry.source_id.in_(wanted), link.source_id.in_(wanted)))
-        .where(entry.status == "posted", source_type.in_(names), source_id.in_(wanted))
+        .where(or_(entry.source_id.in_(wanted), link.source_id.in_(wanted)), or_(*theirs))
+        .where(attribute(entry, "posted"), is_one_of(source_type, names))
         .where(on_accounts(attribute(line, "account_number"), controls))
         .limit(1)
     )

@@ -21,26 +21,30 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    delete,
     func,
     inspect,
     literal,
     select,
     type_coerce,
 )
-from sqlalchemy.orm import aliased
 
-from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.attributes import stored
+from ledger_sync.binding import Binding, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, Restriction, on_accounts, source_types
 from ledger_sync.dialects import (
+    Removal,
+    Upsert,
+    among,
     bucket_keys,
     counts_beside_insert,
     held,
-    insert_from,
     mark_for_snapshots,
+    present_moment,
     refuse_old_snapshot,
+    step,
 )
 from ledger_sync.failures import Failures
-from ledger_sync.projection import ITEM_COLUMNS, Lines, Restriction, on_accounts, project, source_types
+from ledger_sync.projection import ITEM_COLUMNS, project
 from ledger_sync.settings import Settings
 from ledger_sync.settler import RETURNED, Settler
 from ledger_sync.touched import Touched, lines_naming, lines_of
@@ -99,7 +103,6 @@ class Writer:
         self.settings = settings
         self.settler = Settler(binding, settings)
         self.failures = Failures(binding, settings)
-        self._statements: dict[tuple[object, ...], Any] = {}
 
     def find(self, connection: Connection, ledger: Ledger, touched: Touched) -> bool:
         """Add the lines that name touched documents to ``touched``; whether any line is concerned at all."""
@@ -117,7 +120,8 @@ class Writer:
         """
         parts, parameters = touched.parts(), touched.parameters()
         if self.binding.editable:
-            connection.execute(self._once(("hold_touched", parts), self._touched_held), parameters)
+            shape = ("hold_touched", connection.dialect.name, parts)
+            connection.execute(self._once(shape, self._touched_held), parameters)
             refuse_old_snapshot(connection, self._lock_table(), self._snapshot_key(ledger))
         known: set[Any] = set()
         if touched.rewrite and tell_new:
@@ -125,8 +129,8 @@ class Writer:
         rows = self._put(connection, ledger, touched)
         removed: list[dict[str, Any]] = []
         if touched.remove:
-            gone = connection.execute(self._once(("delete", ledger.name, parts), self._delete), parameters)
-            removed = [{"ledger": ledger.name, **row._mapping} for row in gone]
+            removal = self._once(("delete", connection.dialect.name, ledger.name, parts), self._delete)
+            removed = [{"ledger": ledger.name, **row} for row in removal.run(connection, parameters)]
         settled: tuple[Mapping[str, Any], ...] = ()
         if rows or removed:
             settled = self._settle_written(connection, ledger, rows, removed, rewritten=touched.rewrite)
@@ -139,8 +143,8 @@ class Writer:
 
     def _put(self, connection: Connection, ledger: Ledger, touched: Touched) -> list[dict[str, Any]]:
         shape = ("insert", connection.dialect.name, ledger.name, touched.parts(), touched.rewrite)
-        result = connection.execute(self._once(shape, self._insert), touched.parameters())
-        return [{"ledger": ledger.name, **row._mapping} for row in result]
+        upsert = self._once(shape, self._insert)
+        return [{"ledger": ledger.name, **row} for row in upsert.run(connection, touched.parameters())]
 
     def _settle_written(
         self,
@@ -191,12 +195,13 @@ class Writer:
 
         def build(dialect: str, name: str, *_: object) -> Any:
             judged = self._judged(ledger, where, selects)
-            eligible = self._of_judged(judged.cte("judged") if counts_beside_insert(connection) else judged.subquery())
-            insert = self._insert_rows(dialect, ledger, eligible.rows, rewrite=False, of_run=True)
-            insert = insert.returning(ledger.column("general_ledger_line_id"))
+            eligible = self._of_judged(
+                judged.cte(step("judged")) if counts_beside_insert(connection) else judged.subquery()
+            )
+            upsert = self._upsert(dialect, ledger, eligible.rows, rewrite=False, of_run=True)
             if not counts_beside_insert(connection):
-                return insert
-            written = select(func.count()).select_from(insert.cte("written")).scalar_subquery()
+                return upsert
+            written = select(func.count()).select_from(upsert.statement.cte(step("written"))).scalar_subquery()
             return select(eligible.reason, func.count().label("lines"), written.label("written")).group_by(
                 eligible.reason
             )
@@ -207,10 +212,11 @@ class Writer:
             self._mark(connection, ledger)
             return Filled(rows[0].written if rows else 0, {row.reason: row.lines for row in rows})
         # a database without writing statements inside a SELECT is asked for the counts once more
-        result = connection.execute(statement, values)
-        written = sum(len(batch) for batch in result.partitions(10_000))
+        written = statement.count(connection, values)
         counted = self._once(("count", *shape), lambda *_: self._reasons(ledger, where, selects))
-        return Filled(written, {row.reason: row.lines for row in connection.execute(counted, parameters)})
+        lines = {row.reason: row.lines for row in connection.execute(counted, parameters)}
+        self._mark(connection, ledger)
+        return Filled(written, lines)
 
     def _lock_table(self) -> Table:
         table = inspect(self.binding.lock).local_table
@@ -243,16 +249,13 @@ class Writer:
             return [tenant == bindparam("renew_tenant", type_=tenant.type), held_by.exists()]
 
         def build(dialect: str, name: str) -> Any:
-            rows = self._eligible(ledger, of_payments)
-            insert = self._insert_rows(dialect, ledger, rows, rewrite=True)
-            return insert.returning(ledger.column("general_ledger_line_id"))
+            return self._upsert(dialect, ledger, self._eligible(ledger, of_payments), rewrite=True)
 
         parameters = {"renew_tenant": tenant_id}
         self._hold(connection, ledger, of_payments, parameters, ("renew", *shape))
-        result = connection.execute(self._once(("renew", *shape), build), parameters)
-        renewed = sum(len(batch) for batch in result.partitions(10_000))
+        renewed = self._once(("renew", *shape), build).run(connection, parameters)
         self._mark(connection, ledger)
-        return renewed
+        return len(renewed)
 
     def _hold(
         self,
@@ -264,7 +267,8 @@ class Writer:
     ) -> None:
         """Where posted entries can be edited, lock those of the lines that ``where`` admits."""
         if self.binding.editable:
-            lock = self._once(("hold", *shape), lambda *_: self._entries_held(ledger, where))
+            dialect = connection.dialect.name
+            lock = self._once(("hold", dialect, *shape), lambda *_: self._entries_held(dialect, ledger, where))
             connection.execute(lock, parameters)
 
     def _mark(self, connection: Connection, ledger: Ledger) -> None:
@@ -294,7 +298,7 @@ class Writer:
         reason = self._judged(ledger, where, selects).subquery("judged").c.reason
         return select(reason, func.count().label("lines")).group_by(reason)
 
-    def _entries_held(self, ledger: Ledger, where: Restriction) -> Select[Any]:
+    def _entries_held(self, dialect: str, ledger: Ledger, where: Restriction) -> Select[Any]:
         line, entry = aliased(self.binding.line), aliased(self.binding.entry)
         concerned = (
             select(attribute(entry, "id"))
@@ -302,83 +306,93 @@ class Writer:
             .where(on_accounts(attribute(line, "account_number"), self.settings.of_ledger(ledger.name)))
             .where(*where(Lines(line, entry)))
         )
-        return held(self.binding.entry, concerned)
+        return held(dialect, self.binding.entry, concerned)
 
     # -- statements ------------------------------------------------------------------------------------
 
     def _once(self, shape: tuple[Any, ...], build: Callable[..., Any]) -> Any:
-        if shape not in self._statements:
-            self._statements[shape] = build(*shape[1:])
-        return self._statements[shape]
+        return self.binding.once(self.settings, shape, lambda: build(*shape[1:]))
 
     def _touching(self, parts: tuple[str, ...]) -> Restriction:
         ids = lines_of(self.binding, parts)
-        return lambda lines: [lines.line.id.in_(ids)]
+        return lambda lines: [among(attribute(lines.line, "id"), ids)]
 
     def _eligible(self, ledger: Ledger, where: Restriction) -> Select[Any]:
         projected = project(self.binding, self.settings, ledger, where).subquery("projected")
         c = projected.c
         return select(*(c[name] for name in ITEM_COLUMNS), c.amount.label("remaining_amount")).where(c.reason.is_(None))
 
-    def _insert_rows(
+    def _upsert(
         self, dialect: str, ledger: Ledger, eligible: Select[Any], *, rewrite: bool, of_run: bool = False
-    ) -> Any:
-        table = ledger.table
-        names = [ledger.column(name).name for name in (*ITEM_COLUMNS, "remaining_amount")]
-        rows = eligible.add_columns(literal("open").label("status"))
+    ) -> Upsert:
+        """What writes the rows of eligible lines, and tells ``RETURNED`` of them; of a run's rows the line alone."""
         key = ledger.column("general_ledger_line_id").name
         amount, remaining, status = (ledger.column(name) for name in ("amount", "remaining_amount", "status"))
-        names.append(status.name)
-        if of_run:
+        c = eligible.selected_columns
+        values: dict[str, ColumnElement[Any]] = {
+            ledger.column(name).name: stored(c[name], ledger.column(name).type, name)
+            for name in (*ITEM_COLUMNS, "remaining_amount")
+            if ledger.stores(name)
+        }
+        opened = stored(literal("open", String()), status.type, "status")
+        values[status.name] = opened
+        if ledger.key_is_line:
+            values[ledger.column("id").name] = c.general_ledger_line_id
+        if of_run and ledger.stores("run_id"):
             run_id = ledger.column("run_id")
-            names.append(run_id.name)
-            rows = rows.add_columns(bindparam("run_id", type_=run_id.type))
+            values[run_id.name] = bindparam("run_id", type_=run_id.type)
 
-        def besides(new: Any) -> Mapping[str, Any]:
+        def besides(new: Mapping[str, Any]) -> Mapping[str, Any]:
             # a new amount begins unsettled; what settles it is worked out right afterwards
             other = amount.is_distinct_from(new[amount.name])
-            return {
+            changed: dict[str, Any] = {
                 remaining.name: case((other, new[amount.name]), else_=remaining),
-                status.name: case((other, "open"), else_=status),
-                ledger.column("updated_at").name: func.now(),
+                status.name: case((other, opened), else_=status),
             }
+            if ledger.stores("updated_at"):
+                changed[ledger.column("updated_at").name] = present_moment()
+            return changed
 
-        overwrite = [ledger.column(name).name for name in ITEM_COLUMNS if name != "general_ledger_line_id"]
-        return insert_from(
+        kept = {"general_ledger_line_id"}
+        overwrite = [ledger.column(name).name for name in ITEM_COLUMNS if name not in kept and ledger.stores(name)]
+        told = ("general_ledger_line_id",) if of_run else RETURNED
+        return Upsert(
             dialect,
-            table,
-            names,
-            rows,
+            ledger.table,
+            list(values),
+            eligible.with_only_columns(*values.values()),
             key=key,
             overwrite=overwrite if rewrite else (),
             besides=besides,
+            returned={column: ledger.expression(column) for column in told},
         )
 
-    def _insert(self, dialect: str, name: str, parts: tuple[str, ...], rewrite: bool) -> Any:
+    def _insert(self, dialect: str, name: str, parts: tuple[str, ...], rewrite: bool) -> Upsert:
         ledger = self.binding.ledger(name)
-        statement = self._insert_rows(dialect, ledger, self._eligible(ledger, self._touching(parts)), rewrite=rewrite)
-        return statement.returning(*(ledger.column(column).label(column) for column in RETURNED))
+        return self._upsert(dialect, ledger, self._eligible(ledger, self._touching(parts)), rewrite=rewrite)
 
-    def _delete(self, name: str, parts: tuple[str, ...]) -> Any:
+    def _delete(self, dialect: str, name: str, parts: tuple[str, ...]) -> Removal:
         ledger = self.binding.ledger(name)
         line_id = ledger.column("general_ledger_line_id")
         eligible = self._eligible(ledger, self._touching(parts)).subquery("eligible")
-        return (
-            delete(ledger.table)
-            .where(line_id.in_(lines_of(self.binding, parts)))
-            .where(line_id.not_in(select(eligible.c.general_ledger_line_id)))
-            .returning(*(ledger.column(column).label(column) for column in RETURNED))
+        ineligible = line_id.not_in(select(eligible.c.general_ledger_line_id))
+        return Removal(
+            dialect,
+            ledger.table,
+            [among(line_id, lines_of(self.binding, parts)), ineligible],
+            key=line_id,
+            returned={column: ledger.expression(column) for column in RETURNED},
         )
 
     def _naming(self, name: str, documents: tuple[str, ...]) -> Any:
         return lines_naming(self.binding, self.settings, self.binding.ledger(name), documents)
 
-    def _touched_held(self, parts: tuple[str, ...]) -> Select[Any]:
+    def _touched_held(self, dialect: str, parts: tuple[str, ...]) -> Select[Any]:
         line = aliased(self.binding.line)
         entries = select(attribute(line, "general_ledger_id")).where(
             attribute(line, "id").in_(lines_of(self.binding, parts))
         )
-        return held(self.binding.entry, entries)
+        return held(dialect, self.binding.entry, entries)
 
     def _known(self, name: str, parts: tuple[str, ...]) -> Any:
         ledger = self.binding.ledger(name)

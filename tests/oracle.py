@@ -236,6 +236,9 @@ class Oracle:
         """The line that a line of a reversing entry cancels."""
         if entry.reverses_id is None:
             return None
+        original = self.books.entries.get(entry.reverses_id)
+        if original is None or original.reverses_id is not None or original.tenant != entry.tenant:
+            return None
         old = self.by_place.get((entry.reverses_id, line.line_number))
         if old is None or old.account != line.account or old.debit - old.credit != line.credit - line.debit:
             return None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, make_url, select, text
+from sqlalchemy import NullPool, delete, event, insert, make_url, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ConfigurationError, LedgerSync, Progress, Settings
-from ledger_sync.models import CustomerLedger
+from ledger_sync.models import CustomerLedger, JournalEntry, JournalLine
+from ledger_sync.testing import assert_in_sync
 from tests import books
 from tests.conftest import make_sqlite, schema_of_its_own
 from tests.oracle import assert_synced
@@ -88,6 +90,39 @@ def test_the_hook_writes_and_settles_through_an_async_session(place: Any) -> Non
     run(work)
     with plain() as session:
         assert {item.status for item in session.scalars(select(CustomerLedger))} == {"open"}
+
+
+def test_bulk_statements_through_an_async_session_are_synced(place: Any) -> None:
+    run, plain = place
+    sync = LedgerSync(Settings(bulk="sync"))
+
+    def draft(session: Session) -> None:
+        sold = books.customer_invoice(session, 100, payment_reference="K1")
+        books.entry(session, "1500", 100, ("customer_invoice", sold.id), post=False)
+
+    async def work(sessions: Sessions) -> None:
+        sync.attach(sessions)
+        if (engine := sessions.kw["bind"].sync_engine).dialect.name == "sqlite":
+            # SQLAlchemy's documented recipe
+            event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        async with sessions() as session:
+            await session.run_sync(draft)
+            await session.commit()
+            drafts = update(JournalEntry).where(JournalEntry.status == "draft")
+            posted = await session.scalars(drafts.values(status="posted").returning(JournalEntry.id))
+            (key,) = posted.all()
+            values = {"account_number": "1500", "debit": Decimal(20), "credit": Decimal(0), "line_number": 3}
+            await session.execute(insert(JournalLine), [{"general_ledger_id": key, **values}])
+            async with session.begin_nested() as savepoint:
+                await session.execute(delete(JournalLine).where(JournalLine.general_ledger_id == key))
+                await savepoint.rollback()
+            await session.commit()
+            await session.run_sync(assert_in_sync, sync)
+
+    run(work)
+    with plain() as session:
+        assert sorted(item.amount for item in session.scalars(select(CustomerLedger))) == [20, 100]
 
 
 def test_a_rolled_back_async_transaction_leaves_no_row(place: Any) -> None:
@@ -168,6 +203,22 @@ def test_a_cancelled_task_leaves_a_paused_run_that_resume_finishes(place: Any) -
     run(work)
     with plain() as session:
         assert_synced(session.connection())
+
+
+def test_a_run_is_started_with_an_async_factory_and_worked_on_later(place: Any) -> None:
+    run, plain = place
+    post_history(plain)
+    sync = LedgerSync()
+
+    async def work(sessions: Sessions) -> None:
+        run_id = await sync.astart(sessions, tenant_id="acme", ledgers=["supplier"], actor="kari")
+        async with sessions() as session:
+            (report,) = await session.run_sync(sync.runs, "acme")
+        assert (report.run_id, report.state, report.synced, report.actor) == (run_id, "running", 0, "kari")
+        assert (await sync.aadvance(sessions, run_id)).state == "completed"
+        assert (await sync.aresume(sessions, run_id)).synced == 5
+
+    run(work)
 
 
 def test_a_factory_of_plain_sessions_works_in_a_thread(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_all_tenants_are_asked_for_by_name(history: Factory) -> None:
     post_history(history, "acme")
     post_history(history, "beta")
     sync = LedgerSync()
-    with pytest.raises(TypeError):
-        sync.backfill(history)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="say whose"):
+        sync.backfill(history)
     assert stored(history) == []
     assert sync.backfill(history, tenant_id=ALL_TENANTS).synced == 20
     all_synced(history)

@@ -37,6 +37,8 @@ from ledger_sync.models import (
 from tests import books
 from tests.books import DAY
 from tests.oracle import NORWEGIAN, Control, Rules, assert_synced
+from tests.refusing import refusing_new
+from tests.watching import hearing, statements
 
 ITEM_TABLES = ("supplier_ledger", "customer_ledger", "employee_ledger")
 
@@ -75,62 +77,17 @@ def claim(session: Session, tenant: str = "acme") -> ExpenseClaim:
     return made
 
 
-@contextlib.contextmanager
-def statements(engine: Engine) -> Iterator[list[str]]:
-    """The statements that the block sends."""
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(" ".join(statement.split()))
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
-@contextlib.contextmanager
-def broken(engine: Engine, table: str = "supplier_ledger") -> Iterator[None]:
+def broken(engine: Engine, table: str = "supplier_ledger") -> contextlib.AbstractContextManager[None]:
     """The database refuses every row of a table while the block runs."""
-    if engine.dialect.name == "sqlite":
-        make = [f"CREATE TRIGGER broken BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'disk on fire'); END"]
-        drop = ["DROP TRIGGER broken"]
-    else:
-        body = "BEGIN RAISE EXCEPTION 'disk on fire'; END"
-        make = [
-            f"CREATE FUNCTION broken() RETURNS trigger AS $$ {body} $$ LANGUAGE plpgsql",
-            f"CREATE TRIGGER broken BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION broken()",
-        ]
-        drop = [f"DROP TRIGGER broken ON {table}", "DROP FUNCTION broken()"]
-    for commands, inside in ((make, True), (drop, False)):
-        with engine.begin() as connection:
-            for command in commands:
-                connection.execute(text(command))
-        if inside:
-            try:
-                yield
-            except BaseException:
-                with engine.begin() as connection:
-                    for command in drop:
-                        connection.execute(text(command))
-                raise
+    return refusing_new(engine, table, "disk on fire")
 
 
 @pytest.fixture
 def heard(sync: LedgerSync) -> Iterator[list[tuple[str, Any]]]:
     """What was sent after a commit: names with their one argument."""
     said: list[tuple[str, Any]] = []
-
-    def listener(name: str) -> Callable[..., None]:
-        return lambda sender, **arguments: said.append((name, *arguments.values()))
-
-    pairs = [(signal, listener(name)) for name, signal in signals.AFTER_COMMIT.items()]
-    for signal, receiver in pairs:
-        signal.connect(receiver, sender=sync)
-    yield said
-    for signal, receiver in pairs:
-        signal.disconnect(receiver, sender=sync)
+    with hearing(sync, lambda name, about: said.append((name, about))):
+        yield said
 
 
 def names(heard: list[tuple[str, Any]]) -> list[str]:
@@ -772,6 +729,55 @@ def test_a_free_credit_note_dated_before_the_cut_over_and_posted_after_it_is_a_r
         synced(session, 1, Rules(cut_over=CUT_OVER))
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["posted", "linked", "unlinked", "linked_elsewhere", "link_moved", "line_moved", "deleted", "posted_unloaded"],
+)
+def test_what_settles_an_old_invoice_follows_the_links_of_lines_that_nobody_has_loaded(
+    engine: Engine, change: str
+) -> None:
+    """An invoice dated before the cut-over is new when a line of its own is posted after it, and its payment with it.
+
+    Whatever brings such a line or takes it away: no session holds the line, the link and the entry at that moment.
+    """
+    rules = Rules(cut_over=CUT_OVER)
+    with attached(engine, Settings(effective_from=CUT_OVER)) as (_, session):
+        old, other = (books.vendor_invoice(session, invoice_date=BEFORE, payment_reference=f"K{n}") for n in (1, 2))
+        payment = books.vendor_payment(session, payment_reference="K1")
+        books.entry(session, "2400", 100, ("vendor_payment", payment.id))
+        of_entry = {"unlinked": None, "posted": None, "posted_unloaded": None, "link_moved": None}
+        source = ("vendor_invoice", other.id if change == "linked" else old.id)
+        entry = books.entry(session, source=of_entry.get(change, source), post=not change.startswith("posted"))
+        if source and change in of_entry:
+            entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=old.id)
+        away = books.entry(session, "4100", 100, contra="1920")
+        session.flush()
+        line_id, entry_id, away_id, other_id = entry.lines[0].id, entry.id, away.lines[0].id, other.id
+        has_row = change in {"unlinked", "linked_elsewhere", "link_moved", "line_moved", "deleted"}
+        synced(session, 2 if has_row else 1 if change == "linked" else 0, rules)
+        session.expunge_all()
+        if change.startswith("posted"):
+            draft = session.get_one(JournalEntry, entry_id)
+            if change == "posted_unloaded":
+                session.expire(draft, ["lines"])
+            draft.post()
+        elif change == "linked":
+            session.add(SourceLink(line_id=line_id, source_type="vendor_invoice", source_id=old.id))
+        elif change == "unlinked":
+            session.delete(session.scalars(select(SourceLink).where(SourceLink.line_id == line_id)).one())
+        elif change == "linked_elsewhere":
+            session.add(SourceLink(line_id=line_id, source_type="vendor_invoice", source_id=other_id))
+        elif change == "link_moved":
+            session.scalars(select(SourceLink)).one().line_id = away_id
+        elif change == "line_moved":
+            session.get_one(JournalLine, line_id).account_number = "4100"
+        elif change == "deleted":
+            session.delete(session.get_one(JournalEntry, entry_id))
+        session.flush()
+        left = {"posted": 2, "posted_unloaded": 2, "linked": 2, "linked_elsewhere": 1}
+        synced(session, left.get(change, 0), rules)
+
+
 @pytest.mark.parametrize("change", ["source", "line", "deleted_line", "account", "draft", "link"])
 def test_what_settles_an_old_invoice_follows_when_its_posting_is_taken_back(engine: Engine, change: str) -> None:
     rules = Rules(cut_over=CUT_OVER)
@@ -975,6 +981,41 @@ def test_a_document_behind_a_posted_line_cannot_move_to_another_tenant(session: 
     invoice.tenant_id, invoice.vendor_id = "theirs", theirs
     with pytest.raises(DocumentInUseError, match="was to move to another tenant"):
         session.flush()
+
+
+@pytest.mark.parametrize("first", ["host", "sync"])
+@pytest.mark.parametrize("does", ["deletes", "moves"])
+def test_a_document_is_held_against_the_hosts_own_listeners_as_well(
+    engine: Engine, sync: LedgerSync, does: str, first: str
+) -> None:
+    armed: list[VendorInvoice] = []
+
+    def before_flush(session: Session, *_: Any) -> None:
+        if not armed:
+            return
+        taken = armed.pop()
+        if does == "deletes":
+            session.delete(taken)
+        else:
+            taken.tenant_id, taken.vendor_id = "theirs", theirs
+
+    factory = sessionmaker(engine)
+    if first == "sync":
+        sync.attach(factory)
+    event.listen(factory, "before_flush", before_flush)
+    sync.attach(factory)
+    with factory() as session:
+        theirs = books.vendor(session, "theirs").id
+        invoice = books.vendor_invoice(session)
+        books.entry(session, source=("vendor_invoice", invoice.id))
+        session.commit()
+        armed.append(invoice)
+        invoice.invoice_number = "other"
+        with pytest.raises(DocumentInUseError):
+            session.commit()
+        session.rollback()
+        synced(session, 1)
+        assert item(session).invoice_number == invoice.invoice_number != "other"
 
 
 @pytest.mark.parametrize("post", [True, False], ids=["other_account", "draft"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
+from ledger_sync.dialects import fault_of
 from ledger_sync.errors import (
     AmountError,
     PostedEntryError,
@@ -156,6 +158,25 @@ def test_postgresql_refuses_what_is_not_an_exact_amount(postgresql_engine: Engin
         refused(session, line_insert(entry.id, column, value), "_exact")
 
 
+@pytest.mark.parametrize("value", ["100.005", "1e13", "-1e13", "1e30", "'ten'"])
+@pytest.mark.parametrize("column", ["debit", "credit", "currency_amount"])
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
+def test_mariadb_refuses_what_is_not_an_exact_amount(
+    mariadb_engine: Engine, column: str, value: str, strict: bool
+) -> None:
+    value = "100.0005" if (column, value) == ("currency_amount", "100.005") else value
+    with Session(mariadb_engine) as session:
+        entry = posted(session)
+        if strict:
+            refused(session, line_insert(entry.id, column, value), "_exact|Out of range|Incorrect decimal value")
+            return
+        # a lenient session makes a 0 of what is no number, and the largest number of one that is too large
+        session.execute(text("SET sql_mode = ''"))
+        if value != "'ten'":
+            refused(session, line_insert(entry.id, column, value), "_exact")
+        session.connection().invalidate()
+
+
 @pytest.mark.parametrize(
     ("table", "party", "more"),
     [
@@ -171,7 +192,7 @@ def test_the_database_refuses_an_inexact_amount_of_a_document(
     party_id = books.vendor(session).id if party == "vendor_id" else books.customer(session).id
     session.commit()
     columns, values = more.split(") VALUES (")
-    amount = "1.5" if session.get_bind().dialect.name == "sqlite" else "'NaN'"
+    amount = {"sqlite": "1.5", "postgresql": "'NaN'", "mysql": "0.005"}[session.get_bind().dialect.name]
     sql = (
         f"INSERT INTO {table} (tenant_id, {party}, amount{columns}) VALUES ('acme', {party_id}, {amount}, "
         f"{values.rstrip(',')})"
@@ -186,9 +207,17 @@ def line_insert(entry_id: int, column: str, value: str) -> str:
     )
 
 
+@contextmanager
+def data_refused(words: str) -> Iterator[None]:
+    """The database refuses what a row holds, naming the constraint. (The driver for MariaDB has no class for it.)"""
+    with pytest.raises(DBAPIError, match=words) as caught:
+        yield
+    assert fault_of(caught.value) == "data"
+
+
 def refused(session: Session, sql: str, words: str) -> None:
     """The database itself refuses the statement, naming the constraint."""
-    with pytest.raises(IntegrityError, match=words):
+    with data_refused(words):
         session.execute(text(sql))
     session.rollback()
 
@@ -339,7 +368,7 @@ def test_a_line_has_one_open_item_at_most(session: Session) -> None:
 )
 def test_the_database_refuses_an_open_item_that_cannot_be(session: Session, wrong: dict[str, Any]) -> None:
     session.add(open_item(session, **wrong))
-    with pytest.raises(IntegrityError, match="ck_supplier_ledger"):
+    with data_refused("ck_supplier_ledger"):
         session.flush()
 
 
@@ -360,21 +389,21 @@ def test_the_remaining_amount_lies_between_zero_and_the_amount(session: Session,
 )
 def test_the_database_refuses_an_entry_that_cannot_be(session: Session, wrong: dict[str, Any]) -> None:
     session.add(JournalEntry(**{"tenant_id": "t", "voucher_number": "1", "entry_date": DAY, **wrong}))
-    with pytest.raises(IntegrityError, match="ck_general_ledger"):
+    with data_refused("ck_general_ledger"):
         session.flush()
 
 
 def test_the_database_refuses_a_link_of_an_unknown_kind(session: Session) -> None:
     entry = books.entry(session)
     entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=1, kind="gift")
-    with pytest.raises(IntegrityError, match="ck_ledger_source_links"):
+    with data_refused("ck_ledger_source_links"):
         session.flush()
 
 
 @pytest.mark.parametrize("kind", ["invoice", "gift"])
 def test_only_a_credit_note_credits_an_invoice(session: Session, kind: str) -> None:
     invoice = books.vendor_invoice(session)
-    with pytest.raises(IntegrityError, match="ck_vendor_invoices"):
+    with data_refused("ck_vendor_invoices"):
         books.vendor_invoice(session, kind=kind, credits_id=invoice.id)
 
 
@@ -774,9 +803,13 @@ def test_an_entry_does_not_reverse_itself(session: Session) -> None:
     entry = books.entry(session)
     session.flush()
     entry.reverses_id = entry.id
-    with pytest.raises((ReversalError, IntegrityError)):
+    with pytest.raises(ReversalError, match="reverses itself"):
         session.flush()
-    session.rollback()
+
+
+def test_the_database_refuses_an_entry_that_reverses_itself(session: Session) -> None:
+    if session.get_bind().dialect.name == "mysql":
+        pytest.skip("MariaDB takes no CHECK of a key that it numbers itself; an entry is its own reversal to nobody")
     other = posted(session)
     with pytest.raises(IntegrityError, match="reverses_another"):
         session.execute(text(f"UPDATE general_ledger SET reverses_id = id WHERE id = {other.id}"))

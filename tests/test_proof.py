@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync, Settings
@@ -19,6 +18,7 @@ from ledger_sync.models import JournalLine, SourceLink, SupplierLedger, SyncRun
 from ledger_sync.proof import EXPLAINED, FAULTS, MEANINGS, Proof
 from ledger_sync.settings import ControlAccount
 from tests.books import DAY, customer_invoice, customer_payment, entry, vendor, vendor_invoice, vendor_payment
+from tests.watching import after_the_first_statement, statements
 
 EARLIER, LATER = date(2026, 2, 1), date(2026, 4, 1)
 LONG_AGO, FAR_AHEAD = datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
@@ -550,35 +550,14 @@ def test_a_repair_that_has_ended_is_not_named(
 
 def test_a_proof_writes_nothing(session: Session, sync: LedgerSync, engine: Engine) -> None:
     posted(session)
-    seen: list[str] = []
-
-    def note(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement.lstrip().split()[0].upper())
-
-    event.listen(engine, "before_cursor_execute", note)
-    sync.verify(session, "acme")
-    event.remove(engine, "before_cursor_execute", note)
-    assert not {*seen} & {"INSERT", "UPDATE", "DELETE"}
+    with statements(engine) as seen:
+        sync.verify(session, "acme")
+    assert not {statement.split()[0].upper() for statement in seen} & {"INSERT", "UPDATE", "DELETE"}
 
 
-@contextmanager
-def after_the_first_statement(engine: Engine, do: Any) -> Iterator[None]:
-    """Do something once, from elsewhere, when the first SELECT inside the block has been executed."""
-    waiting = [do]
-
-    def once(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
-        if waiting and statement.lstrip().upper().startswith(("SELECT", "WITH")):
-            waiting.pop()()
-
-    event.listen(engine, "after_cursor_execute", once)
-    yield
-    event.remove(engine, "after_cursor_execute", once)
-    assert not waiting, "no statement was executed"
-
-
-def test_a_proof_is_of_one_snapshot(postgresql_engine: Engine, sync: LedgerSync) -> None:
+def test_a_proof_is_of_one_snapshot(server: Engine, sync: LedgerSync) -> None:
     """SQLite has no such test: there a writer cannot commit while somebody reads."""
-    factory = sessionmaker(postgresql_engine)
+    factory = sessionmaker(server)
     sync.attach(factory)
     with factory() as session:
         posted(session)
@@ -593,7 +572,7 @@ def test_a_proof_is_of_one_snapshot(postgresql_engine: Engine, sync: LedgerSync)
             vendor_invoice(other)
             other.commit()
 
-    with factory() as session, after_the_first_statement(postgresql_engine, commit_elsewhere):
+    with factory() as session, after_the_first_statement(server, commit_elsewhere):
         assert sync.verify(session, "acme") == before
 
 
@@ -606,10 +585,8 @@ def test_the_next_proof_sees_what_was_committed_meanwhile(session: Session, sync
     assert (before, sync.verify(session, "acme").account("2400").gl_balance) == (0, 5)
 
 
-def test_figures_of_one_ledger_are_of_one_snapshot_inside_a_transaction(
-    postgresql_engine: Engine, sync: LedgerSync
-) -> None:
-    factory = sessionmaker(postgresql_engine)
+def test_figures_of_one_ledger_are_of_one_snapshot_inside_a_transaction(server: Engine, sync: LedgerSync) -> None:
+    factory = sessionmaker(server)
     sync.attach(factory)
 
     def commit_elsewhere() -> None:
@@ -617,8 +594,9 @@ def test_figures_of_one_ledger_are_of_one_snapshot_inside_a_transaction(
             posted(other)
 
     with factory() as session:
-        session.execute(text("SELECT 1"))  # the transaction has begun, at READ COMMITTED
-        with after_the_first_statement(postgresql_engine, commit_elsewhere):
+        session.connection(execution_options={"isolation_level": "READ COMMITTED"})
+        session.execute(text("SELECT 1"))  # the transaction has begun
+        with after_the_first_statement(server, commit_elsewhere):
             account = sync.verify(session, "acme").account("2400")
     assert account.gl_balance == account.subledger_balance
 

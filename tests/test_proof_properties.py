@@ -36,12 +36,12 @@ from ledger_sync.models import (
 )
 from ledger_sync.proof import Proof
 from ledger_sync.settings import ControlAccount
+from tests.budget import EXAMPLES
 from tests.conftest import empty
 from tests.oracle import NORWEGIAN, Books, Rules, assert_synced, classify, read_books, read_items
 from tests.settlement_oracle import Item, assert_settled, settle
 
 RULES = Rules(controls=NORWEGIAN[:2])
-FULL = settings.get_profile("ci").max_examples
 DAYS = [date(2026, 1, 1) + timedelta(days=10 * index) for index in range(4)]
 
 # party 1 and 2 are the vendors, or customers, of tenant a; 3 and 4 of b; 5 of c
@@ -707,7 +707,7 @@ def of_one_tenant(damage: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def property_test(share: int) -> Any:
     """A property with its share of the profile's examples. Each example empties the fixture's database itself."""
     quiet = [*settings.get_profile("ci").suppress_health_check, HealthCheck.function_scoped_fixture]
-    return settings(max_examples=max(FULL // share, 1), suppress_health_check=quiet)
+    return settings(max_examples=max(EXAMPLES // share, 1), suppress_health_check=quiet)
 
 
 # -- the promises -----------------------------------------------------------------------------------------
@@ -884,10 +884,12 @@ def test_a_second_repair_changes_nothing(
     world = World(engine).post(history)
     world.damage(of_one_tenant(damage))
     world.repair()
-    before = world.everything(without=("ledger_sync_runs",))
+    # the second has a row in the runs too, and holds the buckets, whose rows count that on MariaDB
+    own = ("ledger_sync_runs", "ledger_sync_locks")
+    before = world.everything(without=own)
     report = world.repair()
     assert (report.processed, report.synced, report.applied) == (0, 0, 0)
-    assert world.everything(without=("ledger_sync_runs",)) == before
+    assert world.everything(without=own) == before
 
 
 @property_test(6)

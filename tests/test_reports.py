@@ -17,6 +17,7 @@ from ledger_sync import LedgerSync
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
 from ledger_sync.reports import AgeingRow
 from tests.books import DAY, customer, customer_invoice, customer_payment, entry, vendor_invoice
+from tests.budget import EXAMPLES
 from tests.conftest import empty
 
 TODAY = date(2026, 6, 30)
@@ -231,7 +232,7 @@ postings = st.lists(
     max_size=10,
 )
 quiet = settings(
-    max_examples=max(settings.get_profile("ci").max_examples // 4, 1),
+    max_examples=max(EXAMPLES // 4, 1),
     suppress_health_check=[*settings.get_profile("ci").suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 Postings = list[dict[str, Any]]

@@ -7,11 +7,12 @@ import itertools
 import logging
 import math
 import random
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,10 +38,13 @@ from ledger_sync.models import (
 )
 from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
 from tests import books
-from tests.benchmarks.books_at_scale import TENANT, make
+from tests.benchmarks.books_at_scale import TENANT, clear, make
+from tests.budget import at_length
 from tests.conftest import make_sqlite
 from tests.oracle import assert_synced
+from tests.refusing import refusing_new
 from tests.test_backfill import Factory, all_synced, post_history, stored
+from tests.watching import listening, statements
 
 SMALL = Settings(batch_lines_max=2, segment_lines_max=5)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -377,10 +381,11 @@ def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history
     sync = LedgerSync(SMALL)
     calls: list[int] = []
 
-    def unhealthy() -> None:
+    def unhealthy() -> str | None:
         calls.append(1)
         if len(calls) == 4:
             raise HostError
+        return "wait to be told of it" if len(calls) > 4 else None
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(HostError):
         sync.backfill(history, tenant_id="acme", executor=pool, workers=2, health=unhealthy)
@@ -513,41 +518,16 @@ def test_a_live_payment_of_an_invoice_that_history_brings_later_settles_it(
 # -- what goes wrong -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def refusing(engine: Engine, *amounts: int) -> Iterator[None]:
+def refusing(engine: Engine, *amounts: int) -> AbstractContextManager[None]:
     """The suppliers' ledger refuses rows of these amounts, by a trigger, as a host's own rule might."""
     scale = 100 if engine.dialect.name == "sqlite" else 1
-    with refusing_rows(engine, "supplier_ledger", "amount", [amount * scale for amount in amounts]):
-        yield
+    return refusing_rows(engine, "supplier_ledger", "amount", [amount * scale for amount in amounts])
 
 
-@contextmanager
-def refusing_rows(engine: Engine, table: str, column: str, values: list[int]) -> Iterator[None]:
+def refusing_rows(engine: Engine, table: str, column: str, values: list[int]) -> AbstractContextManager[None]:
     """A ledger refuses rows with these values in a column."""
     listed = ", ".join(str(value) for value in values)
-    if engine.dialect.name == "sqlite":
-        made = [
-            f"CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN NEW.{column} IN ({listed}) "
-            "BEGIN SELECT RAISE(ABORT, 'refused by the host'); END"
-        ]
-        undone = ["DROP TRIGGER refuse"]
-    else:
-        made = [
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN IF NEW.{column} IN ({listed}) THEN RAISE EXCEPTION 'refused by the host'; END IF; "
-            "RETURN NEW; END $$",
-            f"CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()",
-        ]
-        undone = [f"DROP TRIGGER refuse ON {table}", "DROP FUNCTION refuse()"]
-    with engine.begin() as connection:
-        for statement in made:
-            connection.exec_driver_sql(statement)
-    try:
-        yield
-    finally:
-        with engine.begin() as connection:
-            for statement in undone:
-                connection.exec_driver_sql(statement)
+    return refusing_new(engine, table, "refused by the host", f"NEW.{column} IN ({listed})")
 
 
 def invoices(history: Factory, amounts: list[int]) -> dict[int, int]:
@@ -607,22 +587,23 @@ def test_a_search_takes_log2_of_the_batch_and_a_few_statements_for_each_bad_line
 ) -> None:
     invoices(history, list(range(1, 129)))
     bad = {3, 64, 65, 100}
-    inserts: list[str] = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def count(*arguments: Any) -> None:
-        if "INTO supplier_ledger" in arguments[2]:
-            inserts.append(arguments[2])
-
-    with refusing(engine, *bad):
+    with refusing(engine, *bad), statements(engine, "INTO supplier_ledger") as inserts:
         LedgerSync(Settings(batch_lines_max=128, batch_lines_start=128)).backfill(history, tenant_id="acme")
-    event.remove(engine, "before_cursor_execute", count)
     assert len(inserts) <= 1 + len(bad) * (7 + 3)
 
 
-def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(engine: Engine) -> None:
-    lines = make(engine, 58_824)
-    assert lines == 100_000
+@pytest.fixture
+def large(engine: Engine) -> Iterator[Engine]:
+    """For very many rows."""
+    yield engine
+    clear(engine)
+
+
+def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(large: Engine) -> None:
+    """Among 10,000 where a check must be quick."""
+    engine = large
+    lines = make(engine, at_length(58_824, 58_824, 5_883))
+    assert lines >= at_length(100_000, 100_000, 10_000)
     with sessionmaker(engine)() as session:
         keys = session.scalars(
             select(JournalLine.id).where(JournalLine.account_number == "1500").order_by(JournalLine.id)
@@ -632,18 +613,13 @@ def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(eng
     choose = random.Random(seed)
     neighbours = choose.randrange(lines - 3)
     bad = {keys[0], keys[-1], *keys[neighbours : neighbours + 3], *choose.sample(keys, 3)}
-    batch = 50_000
-    inserts: list[str] = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def count(*arguments: Any) -> None:
-        if "INTO customer_ledger" in arguments[2]:
-            inserts.append(arguments[2])
-
+    batch = at_length(50_000, 50_000, 5_000)
     settings = Settings(batch_lines_max=batch, batch_lines_min=batch, batch_lines_start=batch)
-    with refusing_rows(engine, "customer_ledger", "general_ledger_line_id", sorted(bad)):
+    with (
+        refusing_rows(engine, "customer_ledger", "general_ledger_line_id", sorted(bad)),
+        statements(engine, "INTO customer_ledger") as inserts,
+    ):
         report = LedgerSync(settings).backfill(sessionmaker(engine), tenant_id=TENANT)
-    event.remove(engine, "before_cursor_execute", count)
     assert (report.state, report.errors, report.synced) == ("completed_with_errors", len(bad), lines - len(bad))
     with sessionmaker(engine)() as session:
         assert set(session.scalars(select(SyncError.general_ledger_line_id))) == bad
@@ -691,27 +667,25 @@ def test_a_table_that_lacks_is_no_bad_line(history: Factory, engine: Engine) -> 
     assert LedgerSync().resume(history, report.run_id or 0).synced == 3
 
 
-class PassingError(Exception):
-    """As a driver says it: a serialization failure."""
+class DriverError(Exception):
+    """As a driver says it: a serialization failure, unless another SQLSTATE is given."""
 
-    sqlstate = "40001"
+    def __init__(self, state: str = "40001") -> None:
+        self.sqlstate = state
 
 
 @contextmanager
-def failing(engine: Engine, part: str, times: int) -> Iterator[list[int]]:
+def failing(engine: Engine, part: str, times: int, state: str = "40001") -> Iterator[list[int]]:
     """Statements that contain a text fail that often, as if the database had met a conflict."""
     left = [times]
 
-    @event.listens_for(engine, "before_cursor_execute")
     def fail(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if part in statement and left[0] > 0:
             left[0] -= 1
-            raise DBAPIError(statement, parameters, PassingError())
+            raise DBAPIError(statement, parameters, DriverError(state))
 
-    try:
+    with listening(engine, "before_cursor_execute", fail):
         yield left
-    finally:
-        event.remove(engine, "before_cursor_execute", fail)
 
 
 @pytest.mark.parametrize(
@@ -745,6 +719,179 @@ def test_what_goes_on_failing_is_given_up_and_can_be_resumed(history: Factory, e
         (report,) = sync.runs(session, "acme")
     assert report.state == "failed"
     assert sync.resume(history, report.run_id or 0).synced == 10
+
+
+def test_on_sqlite_a_commit_that_meets_a_reader_is_tried_again(tmp_path: Path) -> None:
+    engine = make_sqlite(tmp_path / "books.db")
+    history = sessionmaker(engine)
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    engine.dispose()
+    assert engine.url.database is not None
+    reader = sqlite3.connect(engine.url.database)
+    readings: list[sqlite3.Cursor] = []
+
+    @event.listens_for(engine, "connect")
+    def have_no_patience(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+    @event.listens_for(engine, "commit")
+    def begin_to_read(connection: Any) -> None:
+        if not readings:
+            readings.append(reader.execute("SELECT id FROM general_ledger"))
+            readings[0].fetchone()
+
+    @event.listens_for(engine, "begin")
+    def end_reading(connection: Any) -> None:
+        if readings:
+            readings[0].close()
+
+    assert sync.advance(history, run_id).synced == 10
+    assert readings
+    all_synced(history)
+    reader.close()
+    engine.dispose()
+
+
+@contextmanager
+def interrupting(engine: Engine, part: str) -> Iterator[None]:
+    """The first statement that contains a text is interrupted when the database has done it, before rows are read."""
+    left = [1]
+
+    def interrupt(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if part in statement and left[0] > 0:
+            left[0] -= 1
+            raise KeyboardInterrupt
+
+    with listening(engine, "after_cursor_execute", interrupt):
+        yield
+    assert left == [0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["FROM ledger_sync_segments", "UPDATE ledger_sync_segments", "INTO customer_ledger", "INTO supplier_applications"],
+)
+def test_an_interrupt_in_the_middle_of_a_statement_pauses_the_run(history: Factory, engine: Engine, part: str) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    with interrupting(engine, part), pytest.raises(KeyboardInterrupt):
+        sync.backfill(history, tenant_id="acme")
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert (report.state, report.note) == ("paused", "It was interrupted.")
+    assert sync.resume(history, report.run_id or 0).synced == 10
+    all_synced(history)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, HostError])
+def test_how_a_run_ended_is_written_though_the_database_is_busy_at_first(
+    history: Factory, engine: Engine, error: type[BaseException]
+) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    with failing(engine, "UPDATE ledger_sync_runs", 0) as left:
+
+        def stop(progress: Progress) -> None:
+            if progress.synced == 4:
+                left[0] = 3
+                raise error
+
+        with pytest.raises(error):
+            sync.backfill(history, tenant_id="acme", on_progress=stop, progress_seconds=0, on_progress_error="raise")
+    assert left == [0]
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert report.state == ("paused" if error is KeyboardInterrupt else "failed")
+
+
+def test_the_workers_of_an_executor_pause_though_the_database_is_busy_at_first(
+    history: Factory, engine: Engine
+) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_ids: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        run_ids.append(progress.run_id or 0)
+        if progress.note is not None:
+            raise KeyboardInterrupt
+
+    def until_told_to_pause() -> str | None:
+        return None if row(history, run_ids[0]).command == "pause" else "wait for the pause"
+
+    with (
+        failing(engine, "UPDATE ledger_sync_runs SET command", 3) as left,
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        sync.backfill(
+            history,
+            tenant_id="acme",
+            executor=pool,
+            health=until_told_to_pause,
+            on_progress=stop,
+            progress_seconds=0,
+        )
+    assert left == [0]
+    assert row(history, run_ids[0]).state == "paused"
+    assert sync.resume(history, run_ids[0]).synced == 10
+
+
+def test_a_run_whose_end_cannot_be_written_is_given_up_and_resume_takes_it_over(
+    history: Factory, engine: Engine
+) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(batch_lines_max=2, retries_max=2))
+    with failing(engine, "UPDATE ledger_sync_runs", 0) as left:
+
+        def stop(progress: Progress) -> None:
+            if progress.synced == 4:
+                left[0] = 10_000
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            sync.backfill(history, tenant_id="acme", on_progress=stop, progress_seconds=0)
+    assert left == [10_000 - 3]
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert report.state == "running"
+    assert sync.resume(history, report.run_id or 0).synced == 10
+    all_synced(history)
+
+
+def test_a_repair_that_fails_says_why_though_its_end_cannot_be_written(
+    history: Factory, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is raised is what went wrong first; the run it leaves makes place for the next when its lease has passed."""
+    post_history(history)
+    sync = LedgerSync(Settings(retries_max=0))
+    with (
+        failing(engine, "INTO supplier_ledger", 1, state="53100"),
+        failing(engine, "UPDATE ledger_sync_runs SET state", 10_000),
+        pytest.raises(DBAPIError) as raised,
+    ):
+        sync.repair(history, tenant_id="acme")
+    assert "INTO supplier_ledger" in str(raised.value)
+    assert "how a run ended could not be written" in caplog.text
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+        assert report.state == "running"
+        session.execute(update(SyncRun).values(lease_until=LONG_AGO))
+        session.commit()
+    assert sync.repair(history, tenant_id="acme").clean
+    all_synced(history)
+
+
+@pytest.mark.parametrize("part", ["INTO supplier_ledger", ", synced=", "SET state"])
+def test_a_repair_tries_deadlocks_and_the_like_again(history: Factory, engine: Engine, part: str) -> None:
+    post_history(history)
+    with failing(engine, part, 3) as left:
+        report = LedgerSync(SMALL).repair(history, tenant_id="acme")
+    assert left == [0]
+    assert (report.state, report.clean, report.synced) == ("completed", True, 10)
+    all_synced(history)
 
 
 # -- posting documents ---------------------------------------------------------------------------------

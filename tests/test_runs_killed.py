@@ -1,25 +1,33 @@
 """Workers killed with SIGKILL at random moments: what others then finish is what nobody would have interrupted.
 
-The moments come from a printed seed. LEDGER_SYNC_TEST_KILLS sets how many there are, 25 unless given.
+So it is when the database server itself is stopped at once and started again. The moments come from a printed seed.
+LEDGER_SYNC_TEST_KILLS sets how many kills there are: 25 unless given, 8 where a check must be quick, 500 in the long
+profile; of immediate stops there are 5, 1 and 50.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import LedgerSync, RunReport
+from ledger_sync.dialects import open_engine
 from ledger_sync.models import (
+    Base,
     CustomerApplication,
     CustomerLedger,
     SupplierApplication,
@@ -28,12 +36,14 @@ from ledger_sync.models import (
     SyncSegment,
 )
 from tests import books
-from tests.conftest import make_sqlite, schema_of_its_own
+from tests.budget import at_length
+from tests.conftest import database_of_its_own, embedded_server, make_sqlite, schema_of_its_own
 from tests.killable import SETTINGS, Nursery
 from tests.oracle import assert_synced
 from tests.test_backfill import Factory
 
-KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", "25"))
+KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", at_length(25, 500, 8)))
+STOPS = at_length(5, 50, 1)
 ITEMS = (CustomerLedger, SupplierLedger)
 APPLICATIONS = (CustomerApplication, SupplierApplication)
 TRACES = {"id", "run_id", "created_at", "updated_at"}
@@ -60,7 +70,7 @@ def fill(factory: Factory, tenant: str, count: int) -> None:
         session.commit()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engine, Nursery]]:
     """A database with books, and a nursery of workers on it."""
     if request.param == "sqlite":
@@ -70,6 +80,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
         with Nursery(f"sqlite:///{tmp_path / 'killed.db'}", "") as nursery:
             yield engine, nursery
         engine.dispose()
+        return
+    if request.param == "mariadb":
+        with database_of_its_own(request.getfixturevalue("mariadb_url")) as engine:
+            fill(sessionmaker(engine), "acme", 40)
+            fill(sessionmaker(engine), "warm", 2)
+            with Nursery(engine.url.render_as_string(hide_password=False), "") as nursery:
+                yield engine, nursery
         return
     url = request.getfixturevalue("postgresql_url")
     with schema_of_its_own(url) as engine:
@@ -129,6 +146,10 @@ def test_a_worker_killed_at_any_moment_loses_and_doubles_nothing(place: tuple[En
     print(f"seed {seed}")  # noqa: T201
     moments = random.Random(seed)
     in_the_middle = 0
+    wiped(factory)
+    run_id, began = sync.start(factory, tenant_id="acme"), time.monotonic()
+    nursery.ended(nursery.worker("resume", run_id))
+    seconds = max(seconds, time.monotonic() - began)  # a process of its own takes longer
     for _ in range(KILLS):
         wiped(factory)
         run_id = sync.start(factory, tenant_id="acme")
@@ -163,3 +184,40 @@ def test_of_two_workers_one_killed_the_other_finishes_the_run(place: tuple[Engin
             (report, *_) = sync.runs(session, "acme")
         assert counts(report) == expected_counts
         assert written(factory) == expected_rows
+
+
+# -- the server ------------------------------------------------------------------------------------------
+
+
+def test_a_server_stopped_at_once_loses_and_doubles_nothing() -> None:
+    """On a PostgreSQL of the test's own: the run outlives the outage, or is resumed after it."""
+    folder = Path(tempfile.mkdtemp(prefix="ledger_sync_stopped_"))
+    with embedded_server(folder / "data") as server:
+        engine = open_engine(server.url)
+        Base.metadata.create_all(engine)
+        factory, sync = sessionmaker(engine), LedgerSync(SETTINGS)
+        fill(factory, "acme", 40)
+        expected_counts, expected_rows, seconds = uninterrupted(factory)
+        seed = random.randrange(10**6)
+        print(f"seed {seed}")  # noqa: T201
+        moments = random.Random(seed)
+        outlived = 0
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(STOPS):
+                wiped(factory)
+                run_id = sync.start(factory, tenant_id="acme")
+                resumed = pool.submit(sync.resume, factory, run_id)
+                time.sleep(moments.uniform(0, seconds))
+                server.stop_at_once()
+                server.start()
+                try:
+                    report = resumed.result()
+                    outlived += 1
+                except DBAPIError:
+                    report = sync.resume(factory, run_id)
+                engine.dispose()  # what the pool holds may be connections to the server that was
+                assert counts(report) == expected_counts
+                assert written(factory) == expected_rows
+        print(f"{outlived} of {STOPS} outlived the stop")  # noqa: T201
+        engine.dispose()
+    shutil.rmtree(folder, ignore_errors=True)

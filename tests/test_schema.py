@@ -13,14 +13,19 @@ from ledger_sync import LedgerSync
 from ledger_sync.dialects import open_engine
 from ledger_sync.models import Base
 from ledger_sync.schema import host_tables, own_tables
+from tests.conftest import empty_database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def empty_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     if request.param == "sqlite":
         engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
         yield engine
         engine.dispose()
+        return
+    if request.param == "mariadb":
+        with empty_database(request.getfixturevalue("mariadb_url")) as engine:
+            yield engine
         return
     url, schema = request.getfixturevalue("postgresql_url"), f"ledger_sync_{uuid4().hex[:12]}"
     admin = create_engine(url)
@@ -56,7 +61,7 @@ def test_our_tables_are_made_beside_the_hosts_and_nothing_lacks(empty_engine: En
     ("statement", "table", "problem"),
     [
         (
-            "DROP INDEX ix_customer_applications_to_line_id",
+            "DROP INDEX ix_customer_applications_to_line_id{on_its_table}",
             "customer_applications",
             "no index",
         ),
@@ -68,7 +73,8 @@ def test_our_tables_are_made_beside_the_hosts_and_nothing_lacks(empty_engine: En
 def test_what_lacks_is_named_with_its_table(empty_engine: Engine, statement: str, table: str, problem: str) -> None:
     Base.metadata.create_all(empty_engine)
     with empty_engine.begin() as connection:
-        connection.execute(text(statement))
+        mariadb = connection.dialect.name == "mysql"
+        connection.execute(text(statement.format(on_its_table=f" ON {table}" if mariadb else "")))
     (found,) = LedgerSync().check_schema(empty_engine)
     assert found.table == table
     assert problem in found.problem
@@ -82,10 +88,23 @@ def test_what_lacks_is_named_with_its_table(empty_engine: Engine, statement: str
         ("ck_supplier_ledger_amount_exact", "no check ck_supplier_ledger_amount_exact"),
     ],
 )
-@pytest.mark.parametrize("empty_engine", ["postgresql"], indirect=True)  # SQLite cannot drop a constraint
+@pytest.mark.parametrize("empty_engine", ["postgresql", "mariadb"], indirect=True)  # SQLite cannot drop a constraint
 def test_a_key_or_a_check_that_was_dropped_is_missed(empty_engine: Engine, constraint: str, problem: str) -> None:
     Base.metadata.create_all(empty_engine)
     with empty_engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE supplier_ledger DROP CONSTRAINT {constraint}"))
     (found,) = LedgerSync().check_schema(empty_engine)
     assert found.problem == problem
+
+
+@pytest.mark.parametrize("empty_engine", ["mariadb"], indirect=True)  # the others index the expression
+def test_a_generated_column_that_lacks_is_named_with_the_statement_that_makes_it(empty_engine: Engine) -> None:
+    Base.metadata.create_all(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text("ALTER TABLE vendor_payments DROP COLUMN payment_reference_normalised"))
+        connection.execute(text("DROP INDEX ix_vendor_payments_reference_normalised ON vendor_payments"))
+    (found,) = LedgerSync().check_schema(empty_engine)
+    assert found.problem == "column payment_reference_normalised is not there"
+    with empty_engine.begin() as connection:
+        connection.exec_driver_sql(found.remedy.removeprefix("Add it by a migration: "))
+    assert LedgerSync().check_schema(empty_engine) == ()

@@ -35,6 +35,7 @@ from ledger_sync.models import (
     SourceLink,
 )
 from ledger_sync.settings import ControlAccount
+from tests.budget import examples
 from tests.settlement_oracle import assert_settled, read, settle
 
 MODES = ("reference", "oldest_first", "off")
@@ -338,7 +339,7 @@ deeds = st.lists(st.one_of(hand_plans, hand_plans, hand_plans, edit_plans), max_
 
 
 @given(world=worlds, mode=st.sampled_from(MODES), data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_the_order_of_arrival_changes_no_application_and_no_remaining_amount(
     world: dict[str, Any], mode: str, data: st.DataObject
 ) -> None:
@@ -367,7 +368,7 @@ def test_the_order_of_arrival_changes_no_application_and_no_remaining_amount(
 
 
 @given(world=worlds, mode=st.sampled_from(MODES), data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_after_every_flush_the_books_are_settled_and_no_row_is_ever_changed(
     world: dict[str, Any], mode: str, data: st.DataObject
 ) -> None:
@@ -384,7 +385,7 @@ def test_after_every_flush_the_books_are_settled_and_no_row_is_ever_changed(
 
 
 @given(world=worlds, mode=st.sampled_from(MODES), data=st.data())
-@settings(max_examples=90)
+@settings(max_examples=examples(90))
 def test_whatever_people_settle_in_between_the_oracle_agrees(
     world: dict[str, Any], mode: str, data: st.DataObject
 ) -> None:
@@ -410,7 +411,7 @@ def test_whatever_people_settle_in_between_the_oracle_agrees(
 
 
 @given(world=worlds, mode=st.sampled_from(MODES), data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_settle_followed_by_unsettle_gives_back_the_same_state(
     world: dict[str, Any], mode: str, data: st.DataObject
 ) -> None:
@@ -441,7 +442,7 @@ def test_settle_followed_by_unsettle_gives_back_the_same_state(
 
 
 @given(world=worlds, mode=st.sampled_from(MODES), data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_what_was_open_on_a_past_day_does_not_change_when_later_entries_are_posted(
     world: dict[str, Any], mode: str, data: st.DataObject
 ) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import LedgerSync, signals
-from ledger_sync.models import CustomerLedger, JournalEntry, JournalLine, SupplierLedger
+from ledger_sync import LedgerSync, Settings, signals
+from ledger_sync.models import CustomerLedger, JournalEntry, JournalLine, SourceLink, SupplierLedger
 from tests import books
-from tests.oracle import assert_synced
+from tests.oracle import Rules, assert_synced
 
 Factory = sessionmaker[Session]
 ENTRY, LINE = JournalEntry.__table__, JournalLine.__table__
@@ -127,3 +128,50 @@ def test_entries_that_are_not_there_and_none_at_all_are_harmless(sync: LedgerSyn
         sync.sync_entries(session, [4711])
         session.commit()
         assert session.scalars(select(SupplierLedger)).all() == []
+
+
+@pytest.mark.parametrize("how", ["line", "entry", "source", "link"])
+def test_with_a_cut_over_the_payments_of_what_it_names_are_synced_as_well(engine: Engine, how: str) -> None:
+    """An invoice dated before the cut-over counts, and so do its payments, once a line of its own lies after it."""
+    cut_over = date(2026, 2, 1)
+    sync, rules = LedgerSync(Settings(effective_from=cut_over)), Rules(cut_over=cut_over)
+    factory = sessionmaker(engine)
+    sync.attach(factory)
+    with factory() as session:
+        invoice = books.vendor_invoice(session, payment_reference="K1", invoice_date=date(2026, 1, 15))
+        other = books.vendor_invoice(session)
+        paid = books.vendor_payment(session, 100, payment_reference="K1")
+        books.entry(session, "2400", 100, ("vendor_payment", paid.id))
+        session.commit()
+        key = past_the_hook(session, invoice.id)
+        sync.sync_entries(session, [key])
+        assert_synced(session.connection(), rules)
+        assert len(session.scalars(select(SupplierLedger.id)).all()) == 2
+        connection = session.connection()
+        if how == "line":
+            delete_line(session, key)
+        elif how == "entry":
+            delete_entry(session, key)
+        elif how == "source":
+            connection.execute(update(ENTRY).where(ENTRY.c.id == key).values(source_id=other.id))
+        else:
+            line = connection.scalar(select(LINE.c.id).where(LINE.c.general_ledger_id == key))
+            values = {"line_id": line, "source_type": "vendor_invoice", "source_id": other.id}
+            connection.execute(insert(SourceLink.__table__), values)
+        sync.sync_entries(session, [key])
+        session.commit()
+        assert_synced(session.connection(), rules)
+        assert len(session.scalars(select(SupplierLedger.id)).all()) == (1 if how in {"source", "link"} else 0)
+
+
+def test_a_line_that_left_a_named_entry_past_the_hook_is_found_by_its_row(sync: LedgerSync, factory: Factory) -> None:
+    with factory() as session:
+        invoice = books.vendor_invoice(session)
+        entry = books.entry(session, source=("vendor_invoice", invoice.id))
+        manual = books.entry(session, "4000", post=False)
+        session.flush()
+        moved = LINE.c.general_ledger_id == entry.id, LINE.c.account_number == "2400"
+        values = {"general_ledger_id": manual.id, "line_number": 9}
+        session.connection().execute(update(LINE).where(*moved).values(values))
+        sync.sync_entries(session, [entry.id])
+        assert_synced(session.connection())

@@ -1,52 +1,57 @@
 """Ready-made models (their own ``Base``), and the mixins that they are built from.
 
 ``Base.metadata.create_all(engine)`` makes all tables. An ERP that has tables of its own puts the mixins on
-its classes, or binds the classes that it has.
+its classes, or binds the classes that it has; the ready-made ones are mapped when somebody asks for one of them.
 """
 
-from ledger_sync.models import guards as _guards  # noqa: F401 - installs what keeps posted entries as they are
+from typing import TYPE_CHECKING, Any
+
 from ledger_sync.models.mixins import (
-    ApplicationMixin,
     DocumentMixin,
     InvoiceMixin,
     JournalEntryMixin,
     JournalLineMixin,
-    LockMixin,
-    OpenItemMixin,
     PartyMixin,
     PaymentMixin,
     SourceLinkMixin,
+)
+from ledger_sync.models.own import (
+    ApplicationMixin,
+    LockMixin,
+    OpenItemMixin,
     SyncErrorMixin,
     SyncRunMixin,
     SyncSegmentMixin,
     TombstoneMixin,
 )
-from ledger_sync.models.ready import (
-    Base,
-    Customer,
-    CustomerApplication,
-    CustomerInvoice,
-    CustomerLedger,
-    CustomerPayment,
-    Employee,
-    EmployeeApplication,
-    EmployeeLedger,
-    ExpenseClaim,
-    JournalEntry,
-    JournalLine,
-    SourceLink,
-    SupplierApplication,
-    SupplierLedger,
-    SyncError,
-    SyncLock,
-    SyncRun,
-    SyncSegment,
-    Tombstone,
-    Vendor,
-    VendorInvoice,
-    VendorPayment,
-)
 from ledger_sync.models.types import Moment, Money, Words
+
+if TYPE_CHECKING:
+    from ledger_sync.models.ready import (
+        Base,
+        Customer,
+        CustomerApplication,
+        CustomerInvoice,
+        CustomerLedger,
+        CustomerPayment,
+        Employee,
+        EmployeeApplication,
+        EmployeeLedger,
+        ExpenseClaim,
+        JournalEntry,
+        JournalLine,
+        SourceLink,
+        SupplierApplication,
+        SupplierLedger,
+        SyncError,
+        SyncLock,
+        SyncRun,
+        SyncSegment,
+        Tombstone,
+        Vendor,
+        VendorInvoice,
+        VendorPayment,
+    )
 
 __all__ = [
     "ApplicationMixin",
@@ -90,3 +95,12 @@ __all__ = [
     "VendorPayment",
     "Words",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # half of the time that importing the library would take
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ledger_sync.models import guards, ready  # noqa: F401 - the guards keep posted entries as they are
+
+    return getattr(ready, name)

@@ -2,45 +2,29 @@
 
 Until the transaction that posted an entry has committed, lines and the source may still arrive, as ERP code
 posts in several flushes. Afterwards a correction is a reversing entry. The guards are mapper events on the
-ready-made classes, so they hold with or without an attached sync; a bulk statement through an attached
-session is refused there.
+ready-made classes, so they hold with or without an attached sync. Bulk statements pass by mapper events; the
+hook of an attached session looks at those.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from weakref import ref
 
 from sqlalchemy import Connection, event, inspect, select
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, object_session
+from sqlalchemy.orm import InstanceState, Mapper, object_session
 
 from ledger_sync.errors import PostedEntryError, ReversalError
+from ledger_sync.models.posted import GUARDED, posted_here
 from ledger_sync.models.ready import JournalEntry, JournalLine
 
-_KEY = "ledger_sync.posted_here"
 _ENTRY = JournalEntry.__table__
+GUARDED.add(JournalEntry)
 _REMEDY = "Reverse it with entry.reverse(date) and post the right one anew."
 
 
-def _root(session: Session) -> SessionTransaction | None:
-    transaction = session.get_transaction()
-    while transaction is not None and transaction.parent is not None:
-        transaction = transaction.parent
-    return transaction
-
-
 def _posted_here(target: object) -> set[int]:
-    """The ids of the entries that the current transaction of the target's session wrote or posted."""
     session = object_session(target)
-    if session is None:
-        return set()
-    root = _root(session)
-    known = session.info.get(_KEY)
-    if known is None or known[0]() is not root:
-        known = (ref(root) if root is not None else (lambda: None), set())
-        session.info[_KEY] = known
-    ids: set[int] = known[1]
-    return ids
+    return set() if session is None else posted_here(session)
 
 
 def _changes(target: object) -> dict[str, Any]:
@@ -58,6 +42,8 @@ def _changes(target: object) -> dict[str, Any]:
 def _check_reversal(mapper: Mapper[Any], connection: Connection, entry: JournalEntry) -> None:
     if entry.reverses_id is None:
         return
+    if entry.reverses_id == entry.id:
+        raise ReversalError(entry.voucher, "reverses itself", "Name the entry that it takes away.")
     query = select(_ENTRY.c.status, _ENTRY.c.reverses_id).where(
         _ENTRY.c.id == entry.reverses_id, _ENTRY.c.tenant_id == entry.tenant_id
     )

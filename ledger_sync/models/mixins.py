@@ -1,4 +1,4 @@
-"""The columns of every table, as mixins that an ERP can put on its own classes.
+"""The columns of the books themselves, as mixins that an ERP can put on its own classes: entries, lines, documents.
 
 ``active_history`` stands where a change must be followed from the old value, which an attribute that is not
 loaded (after a commit, say) would otherwise forget.
@@ -13,83 +13,36 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Boolean,
-    CheckConstraint,
-    ColumnClause,
-    Date,
-    Double,
-    Integer,
-    String,
-    Text,
-    column,
-    false,
-    func,
-    or_,
-)
+from sqlalchemy import CheckConstraint, ColumnElement, Date, Integer
 from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from ledger_sync.dialects import ID_TYPE, exact_amount
+from ledger_sync.dialects import ID_TYPE, present_moment, unless_mysql
 from ledger_sync.errors import ReversalError, UnbalancedEntryError
-from ledger_sync.models.types import (
-    CURRENCY_DECIMALS,
-    MONEY_DECIMALS,
-    Moment,
-    Money,
-    Words,
-    checked_text,
-    exact,
-    utc_now,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-APPLICATION_METHODS = ("manual", "pin", "release", "reversal", "undone", "reference", "oldest_first")
-LINK_KINDS = ("credit_note", "write_off", "rounding", "exchange", "fee")
-RUN_STATES = ("running", "paused", "cancelled", "failed", "completed", "completed_with_errors")
-NOTE_MAX = 2000
-"""Characters that are kept of an error's message."""
+from ledger_sync.models.columns import LINK_KINDS, ExactValues, amount_check, one_of
+from ledger_sync.models.types import CURRENCY_DECIMALS, Moment, Money, Words, utc_now
 
 
-def amount_check(name: str, decimals: int = MONEY_DECIMALS) -> CheckConstraint:
-    """The CHECK of an amount column: finite, bounded, and without excess decimals."""
-    return CheckConstraint(exact_amount(column(name), decimals), name=f"{name}_exact")
+def _parameter(context: DefaultExecutionContext, name: str) -> Any:
+    """What the row that is being inserted has for a column; None when it has nothing.
 
-
-def one_of(name: str, values: Sequence[str]) -> CheckConstraint:
-    """The CHECK of a column that knows a few words only."""
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{name} IN ({listed})", name=f"{name}_known")
-
-
-def _parameters(context: DefaultExecutionContext) -> dict[str, Any]:
-    values: dict[str, Any] = context.get_current_parameters()  # type: ignore[no-untyped-call]
-    return values
+    SQLAlchemy's own way to isolate a row of ``insert(Model).values([{…}, {…}])`` fails for mapped classes: it looks for
+    ``table.column_m0`` among parameters that are called ``column_m0``.
+    """
+    values = context.get_current_parameters(isolate_multiinsert_groups=False)  # type: ignore[no-untyped-call]
+    column: Any = context.current_column
+    row = column.index + 1 if getattr(column, "_is_multiparam_column", False) else 0
+    return values.get(f"{name}_m{row}", values.get(name))
 
 
 def _year_of_entry(context: DefaultExecutionContext) -> int:
-    entry_date: date = _parameters(context)["entry_date"]
+    entry_date: date = _parameter(context, "entry_date")
     return entry_date.year
 
 
 def _moment_of_posting(context: DefaultExecutionContext) -> datetime | None:
-    return utc_now() if _parameters(context).get("status") == "posted" else None
-
-
-class ExactValues:
-    """Refuses inexact amounts and unstorable texts when they are assigned, with the attribute's name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if value is not None:
-            columns = getattr(type(self), "__table__", None)
-            kind = columns.c[name].type if columns is not None and name in columns.c else None
-            if isinstance(kind, Money) and isinstance(value, Decimal | int | float | str):
-                value = exact(name, value, kind.decimals)
-            elif isinstance(kind, Words) and isinstance(value, str):
-                value = checked_text(name, value, kind.length)
-        super().__setattr__(name, value)
+    return utc_now() if _parameter(context, "status") == "posted" else None
 
 
 class JournalEntryMixin(ExactValues):
@@ -101,7 +54,7 @@ class JournalEntryMixin(ExactValues):
     voucher_series: Mapped[str] = mapped_column(Words(20), default="", server_default="")
     voucher_number: Mapped[str] = mapped_column(Words(70))
     entry_date: Mapped[date] = mapped_column(Date)
-    status: Mapped[str] = mapped_column(String(10), default="draft", server_default="draft", active_history=True)
+    status: Mapped[str] = mapped_column(Words(10), default="draft", server_default="draft", active_history=True)
     posted_at: Mapped[datetime | None] = mapped_column(Moment(), default=_moment_of_posting)
     source_type: Mapped[str | None] = mapped_column(Words(50), active_history=True)
     source_id: Mapped[int | None] = mapped_column(ID_TYPE, active_history=True)
@@ -116,9 +69,20 @@ class JournalEntryMixin(ExactValues):
         """The CHECK constraints for ``__table_args__``."""
         return (
             one_of("status", ("draft", "posted")),
-            CheckConstraint("reverses_id <> id", name="reverses_another"),
+            # MariaDB and MySQL take no CHECK of a key that they number themselves
+            CheckConstraint("reverses_id <> id", name="reverses_another").ddl_if(callable_=unless_mysql),
             CheckConstraint("(source_type IS NULL) = (source_id IS NULL)", name="source_whole"),
         )
+
+    @hybrid_property
+    def posted(self) -> bool:
+        """Whether it is posted, rather than a draft."""
+        return self.status == "posted"
+
+    @posted.inplace.expression
+    @classmethod
+    def _is_posted(cls) -> ColumnElement[bool]:
+        return cls.status == "posted"
 
     @property
     def voucher(self) -> str:
@@ -250,11 +214,11 @@ class SourceLinkMixin(ExactValues):
     line_id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True, autoincrement=False)
     source_type: Mapped[str] = mapped_column(Words(50), active_history=True)
     source_id: Mapped[int] = mapped_column(ID_TYPE, active_history=True)
-    kind: Mapped[str | None] = mapped_column(String(20))
+    kind: Mapped[str | None] = mapped_column(Words(20))
     method: Mapped[str] = mapped_column(Words(20), default="host", server_default="host")
     actor: Mapped[str | None] = mapped_column(Words(100))
     reason: Mapped[str | None] = mapped_column(Words(500))
-    created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now, server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now, server_default=present_moment())
 
     @classmethod
     def link_checks(cls) -> tuple[CheckConstraint, ...]:
@@ -287,7 +251,7 @@ class InvoiceMixin(DocumentMixin):
     credit note credits.
     """
 
-    kind: Mapped[str] = mapped_column(String(20), default="invoice", server_default="invoice")
+    kind: Mapped[str] = mapped_column(Words(20), default="invoice", server_default="invoice")
     invoice_number: Mapped[str] = mapped_column(Words(70), active_history=True)
     invoice_date: Mapped[date] = mapped_column(Date)
     due_date: Mapped[date | None] = mapped_column(Date)
@@ -309,201 +273,3 @@ class PaymentMixin(DocumentMixin):
 
     payment_date: Mapped[date] = mapped_column(Date)
     payment_reference: Mapped[str | None] = mapped_column(Words(70))
-
-
-class OpenItemMixin(ExactValues):
-    """One open item per control line; ``general_ledger_line_id`` is its unique key.
-
-    It has no foreign key to the line, so that the proof can find an item whose line is gone. ``amount`` and
-    ``remaining_amount`` are positive when owed in the ledger's normal direction. ``run_id`` is null for an
-    item that was written live.
-    """
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(Words(64))
-    general_ledger_id: Mapped[int] = mapped_column(ID_TYPE)
-    general_ledger_line_id: Mapped[int] = mapped_column(ID_TYPE)
-    account_number: Mapped[str] = mapped_column(Words(20))
-    source_type: Mapped[str] = mapped_column(Words(50))
-    source_id: Mapped[int] = mapped_column(ID_TYPE)
-    kind: Mapped[str] = mapped_column(String(20))
-    invoice_number: Mapped[str | None] = mapped_column(Words(70))
-    invoice_date: Mapped[date | None] = mapped_column(Date)
-    due_date: Mapped[date | None] = mapped_column(Date)
-    entry_date: Mapped[date] = mapped_column(Date)
-    currency: Mapped[str] = mapped_column(Words(3))
-    currency_amount: Mapped[Decimal | None] = mapped_column(Money(CURRENCY_DECIMALS))
-    amount: Mapped[Decimal] = mapped_column(Money())
-    remaining_amount: Mapped[Decimal] = mapped_column(Money())
-    status: Mapped[str] = mapped_column(String(20), server_default="open")
-    settlement_key: Mapped[str | None] = mapped_column(Words(120))
-    run_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    created_at: Mapped[datetime] = mapped_column(Moment(), server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(Moment(), server_default=func.now())
-
-    @classmethod
-    def item_checks(cls) -> tuple[CheckConstraint, ...]:
-        """The CHECK constraints for ``__table_args__``."""
-        amount: ColumnClause[Any] = column("amount")
-        remaining: ColumnClause[Any] = column("remaining_amount")
-        return (
-            amount_check("amount"),
-            amount_check("remaining_amount"),
-            CheckConstraint("amount <> 0", name="amount_not_zero"),
-            CheckConstraint(
-                or_(remaining.between(0, amount), remaining.between(amount, 0)),
-                name="remaining_within_amount",
-            ),
-            one_of("status", ("open", "partially_paid", "paid")),
-            one_of("kind", ("invoice", "expense", "payment", "reversal", *LINK_KINDS)),
-        )
-
-
-class ApplicationMixin(ExactValues):
-    """A part of one item (``from``, negative) that settles a part of another (``to``, positive). Append-only.
-
-    The items are named by their lines, which outlive a repaired row. ``amount`` is positive; an undoing is a
-    row of its own with a negative amount. ``method``: ``manual`` rows, ``pin`` and ``release`` are what people
-    did; ``reversal``, ``undone``, ``reference`` and ``oldest_first`` follow from the items and from those.
-    """
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(Words(64))
-    from_line_id: Mapped[int] = mapped_column(ID_TYPE)
-    to_line_id: Mapped[int] = mapped_column(ID_TYPE)
-    amount: Mapped[Decimal] = mapped_column(Money())
-    applied_on: Mapped[date] = mapped_column(Date)
-    method: Mapped[str] = mapped_column(String(20))
-    actor: Mapped[str | None] = mapped_column(Words(100))
-    reason: Mapped[str | None] = mapped_column(Words(500))
-    idempotency_key: Mapped[str | None] = mapped_column(Words(100))
-    created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now, server_default=func.now())
-
-    @classmethod
-    def application_checks(cls) -> tuple[CheckConstraint, ...]:
-        """The CHECK constraints for ``__table_args__``."""
-        return (
-            amount_check("amount"),
-            one_of("method", APPLICATION_METHODS),
-            CheckConstraint("from_line_id <> to_line_id", name="two_items"),
-            CheckConstraint("amount <> 0 OR method IN ('pin', 'release')", name="amount_not_zero"),
-        )
-
-
-class LockMixin(ExactValues):
-    """A row to bump where an advisory lock would not be noticed; ``id`` is the bucket's key."""
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True, autoincrement=False)
-    version: Mapped[int] = mapped_column(ID_TYPE, default=0)
-
-
-class SyncRunMixin(ExactValues):
-    """One run that wrote books on its own: a backfill or a repair. ``tenant_id`` is null for everybody's books.
-
-    ``state``: ``running``, ``paused``, ``cancelled``, ``failed``, ``completed`` or ``completed_with_errors``.
-    ``lease_until``: a run in state ``running`` whose lease has passed has died. ``command``: ``pause`` or ``cancel``,
-    obeyed with the next batch. ``note``: why it is held, or why it failed. ``sequence`` rises with every change.
-    ``filters``: which part of the history it covers, as JSON. The counts are sums over the segments; ``processed``
-    and ``total`` are control lines. ``active_seconds``: how long it worked, all workers together.
-    """
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str | None] = mapped_column(Words(64))
-    kind: Mapped[str] = mapped_column(String(20))
-    state: Mapped[str] = mapped_column(String(30))
-    command: Mapped[str | None] = mapped_column(String(20))
-    note: Mapped[str | None] = mapped_column(Words(NOTE_MAX))
-    stage: Mapped[str] = mapped_column(String(40))
-    filters: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
-    dry_run: Mapped[bool] = mapped_column(Boolean(), default=False, server_default=false())
-    actor: Mapped[str | None] = mapped_column(Words(100))
-    upper_bound: Mapped[str | None] = mapped_column(Words(100))
-    sequence: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    total: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    processed: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    synced: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    skipped: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    errors: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    active_seconds: Mapped[float] = mapped_column(Double(), default=0.0, server_default="0")
-    clean: Mapped[bool | None] = mapped_column(Boolean())
-    version: Mapped[str] = mapped_column(Words(20))
-    started_at: Mapped[datetime] = mapped_column(Moment())
-    lease_until: Mapped[datetime] = mapped_column(Moment())
-    finished_at: Mapped[datetime | None] = mapped_column(Moment())
-
-    @classmethod
-    def run_checks(cls) -> tuple[CheckConstraint, ...]:
-        """The CHECK constraints for ``__table_args__``."""
-        return (one_of("state", RUN_STATES), one_of("command", ("pause", "cancel")))
-
-
-class SyncSegmentMixin(ExactValues):
-    """A part of a run that one worker does at a time: a key range of lines, or a step over a whole ledger.
-
-    Its range is ``cursor`` (done up to and with it) to ``until_key`` (with it), as text. ``attempt`` rises whenever
-    somebody takes it, so that a worker whose segment was taken over can commit nothing more. ``skipped`` and
-    ``found`` are counts by reason, as JSON.
-    """
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    run_id: Mapped[int] = mapped_column(ID_TYPE)
-    position: Mapped[int] = mapped_column(Integer)
-    stage: Mapped[str] = mapped_column(String(40))
-    kind: Mapped[str] = mapped_column(String(20))
-    ledger: Mapped[str | None] = mapped_column(Words(20))
-    document: Mapped[str | None] = mapped_column(Words(50))
-    tenant_id: Mapped[str | None] = mapped_column(Words(64))
-    cursor: Mapped[str | None] = mapped_column(Words(100))
-    until_key: Mapped[str | None] = mapped_column(Words(100))
-    batch_lines: Mapped[int] = mapped_column(Integer)
-    state: Mapped[str] = mapped_column(String(20), default="waiting", server_default="waiting")
-    attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    worker: Mapped[str | None] = mapped_column(Words(200))
-    lease_until: Mapped[datetime | None] = mapped_column(Moment())
-    total: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    processed: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    synced: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    applied: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    errors: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    skipped: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
-    found: Mapped[str] = mapped_column(Text(), default="{}", server_default="{}")
-    last_error: Mapped[str | None] = mapped_column(Words(NOTE_MAX))
-
-    @classmethod
-    def segment_checks(cls) -> tuple[CheckConstraint, ...]:
-        """The CHECK constraints for ``__table_args__``."""
-        return (one_of("state", ("waiting", "running", "done")),)
-
-
-class TombstoneMixin(ExactValues):
-    """What an open item was that a repair took away; ``row`` holds all of its columns as JSON."""
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(Words(64))
-    ledger: Mapped[str] = mapped_column(Words(20))
-    general_ledger_line_id: Mapped[int] = mapped_column(ID_TYPE)
-    amount: Mapped[Decimal] = mapped_column(Money())
-    row: Mapped[str] = mapped_column(Text())
-    run_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    removed_at: Mapped[datetime] = mapped_column(Moment())
-
-
-class SyncErrorMixin(ExactValues):
-    """A failure to write the subledger, kept until a backfill has mended it.
-
-    The hook records the entry; a backfill the entry and the line, or the document (``source_type``, ``source_id``)
-    that could not be posted, with its ``run_id``.
-    """
-
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str | None] = mapped_column(Words(64))
-    ledger: Mapped[str] = mapped_column(Words(20))
-    general_ledger_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    general_ledger_line_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    source_type: Mapped[str | None] = mapped_column(Words(50))
-    source_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    run_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    error: Mapped[str] = mapped_column(Words(100))
-    message: Mapped[str] = mapped_column(Words(NOTE_MAX))
-    created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now)
-    resolved_at: Mapped[datetime | None] = mapped_column(Moment())

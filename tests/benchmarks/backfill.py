@@ -1,46 +1,30 @@
 """How fast a backfill writes, against one bare INSERT … SELECT of the same rows, and how much memory it takes.
 
-    python -m tests.benchmarks.backfill [postgresql-url] [--sizes 100000,1000000] [--repeat 3]
-
-Without a URL it runs on SQLite. Sizes are control lines. Each size is measured in a process of its own, so that its
-peak memory is its own, the two variants one after the other, as often as asked; the medians are printed, a line of JSON
-per size. ``writing`` is the stage that writes the rows; ``all`` is the whole run, settling and proving included.
+Sizes are control lines. ``writing`` is the stage that writes the rows, in batches that each commit with their counts;
+the whole run settles and proves as well.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Final
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import LedgerSync, Progress
-from ledger_sync.dialects import open_engine
-from tests.benchmarks.books_at_scale import TENANT, make
+from tests.benchmarks.books_at_scale import TENANT, emptied, make
+from tests.benchmarks.figures import Figure, peak_memory
 from tests.benchmarks.settlement import bare_insert
 
-
-def emptied(engine: Engine, sync: LedgerSync) -> None:
-    """Take all items and applications away again."""
-    ledger = sync.binding.ledger("customer")
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("TRUNCATE customer_ledger, customer_applications")
-        else:
-            connection.execute(delete(ledger.table))
-            connection.execute(delete(ledger.application.__table__))
-    if engine.dialect.name == "postgresql":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("CHECKPOINT")
+SIZES: Final = (100_000, 1_000_000)
+ON_DATABASES: Final = True
+ROUNDS: Final = 3
+LARGEST_REPEATED: Final = 1_000_000
+"""Larger books are measured once."""
+LEAST_RATE: Final = 0.70
+"""Of the bare insert's lines per second."""
 
 
 def backfilled(engine: Engine, sync: LedgerSync) -> dict[str, float]:
@@ -59,50 +43,53 @@ def backfilled(engine: Engine, sync: LedgerSync) -> dict[str, float]:
     return {**seconds, "all": time.perf_counter() - began, "synced": report.synced}
 
 
-def measure(engine: Engine, control_lines: int, repeat: int) -> dict[str, Any]:
-    """Both variants in turns, on one set of books; medians."""
+def measure(engine: Engine, size: int) -> list[Figure]:
+    """Both ways in turns, on one set of books."""
     sync = LedgerSync()
-    lines = make(engine, control_lines * 10 // 17)
+    lines = make(engine, size * 10 // 17)
     bare: list[float] = []
     runs: list[dict[str, float]] = []
-    for _ in range(repeat):
+    rounds = ROUNDS if size <= LARGEST_REPEATED else 1
+    for _ in range(rounds):
         emptied(engine, sync)
         bare.append(bare_insert(engine, sync))
         emptied(engine, sync)
         runs.append(backfilled(engine, sync))
     stages = {stage: median(run[stage] for run in runs) for stage in runs[0]}
-    insert_seconds, writing = median(bare), stages["customer_invoices"]
-    return {
-        "control_lines": lines,
-        "synced": int(stages.pop("synced")),
-        "bare_insert_seconds": round(insert_seconds, 2),
-        "writing_seconds": round(writing, 2),
-        "rate_of_bare_insert": round(insert_seconds / writing, 2),
-        "writing_microseconds_per_line": round(writing / lines * 1e6, 2),
-        "lines_per_second": round(lines / writing),
-        "stages": {stage: round(seconds, 2) for stage, seconds in stages.items()},
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    writing, memory = stages["customer_invoices"], peak_memory()
+    more = {
+        "µs per line": round(writing / lines * 1e6, 1),
+        "settling": f"{stages['settling']:.1f} s",
+        "verifying": f"{stages['verifying']:.1f} s",
+        "whole run": f"{stages['all']:.1f} s",
+        "peak memory": f"{memory} MB",
+        **table_sizes(engine),
     }
+    return [
+        Figure(
+            suite="backfill",
+            database=engine.dialect.name,
+            size=lines,
+            way="writing",
+            against="bare INSERT … SELECT",
+            seconds=writing,
+            against_seconds=median(bare),
+            rounds=rounds,
+            most=1 / LEAST_RATE,
+            more=more,
+        )
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", nargs="?", default="")
-    parser.add_argument("--sizes", default="100000,1000000")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    for size in arguments.sizes.split(","):
-        if not arguments.one:
-            command = [sys.executable, "-m", "tests.benchmarks.backfill", arguments.url, "--sizes", size, "--one"]
-            subprocess.run([*command, "--repeat", str(arguments.repeat)], check=True)
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            engine = open_engine(arguments.url or f"sqlite:///{Path(folder) / 'bench.db'}")
-            sys.stdout.write(json.dumps(measure(engine, int(size), arguments.repeat)) + "\n")
-            sys.stdout.flush()
-            engine.dispose()
-
-
-if __name__ == "__main__":
-    main()
+def table_sizes(engine: Engine) -> dict[str, str]:
+    """What the rows take on disk, their indexes apart; known of PostgreSQL."""
+    if engine.dialect.name != "postgresql":
+        return {}
+    names = ("general_ledger", "general_ledger_lines", "customer_ledger", "customer_applications")
+    with engine.connect() as connection:
+        found = {}
+        for name in names:
+            query = text("SELECT pg_table_size(CAST(:name AS regclass)), pg_indexes_size(CAST(:name AS regclass))")
+            table, indexes = connection.execute(query, {"name": name}).one()
+            found[name] = f"{table / 2**20:,.0f} + {indexes / 2**20:,.0f} MB"
+        return found

@@ -3,40 +3,34 @@
 There are two bare ones: over the control accounts' lines as the table has them, and over the same lines as the proof,
 which are those of posted entries of one tenant.
 
-    python -m tests.benchmarks.proof [postgresql-url] [--lines 100000,1000000]
-
-Without a URL it runs on SQLite. Prints a line per size: the medians of several rounds, in which the bare SELECTs, the
-proof and the proof with its findings take turns, their ratios, and the most memory that the process has used.
+Sizes are control lines, of clean and settled books.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync
-from ledger_sync.dialects import open_engine
 from ledger_sync.models import JournalEntry, JournalLine
-from tests.benchmarks.books_at_scale import TENANT, make
+from tests.benchmarks.books_at_scale import TENANT, analyse, make
+from tests.benchmarks.figures import Figure, in_turns, medians, peak_memory, ready
+
+SIZES: Final = (100_000, 1_000_000)
+ON_DATABASES: Final = True
+ROUNDS: Final = 5
+MOST: Final = 6.0
 
 
-def measure(engine: Engine, lines: int, rounds: int) -> dict[str, float]:
-    """The three at one size, on freshly made and settled books."""
+def measure(engine: Engine, size: int) -> list[Figure]:
+    """All ways, on freshly made and settled books."""
     sync = LedgerSync()
-    control_lines = make(engine, lines * 10 // 17)
+    control_lines = make(engine, size * 10 // 17)
     sync.backfill(sessionmaker(engine), tenant_id=TENANT)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE")
+    analyse(engine)
 
     amount = func.sum(JournalLine.debit - JournalLine.credit)
 
@@ -66,36 +60,25 @@ def measure(engine: Engine, lines: int, rounds: int) -> dict[str, float]:
         "proof": lambda: proof(False),
         "proof_and_findings": lambda: proof(True),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    return {
-        "control_lines": control_lines,
-        **{f"{name}_seconds": round(taken, 3) for name, taken in medians.items()},
-        "proof_over_balances": round(medians["proof"] / medians["balances"], 2),
-        "proof_over_bare": round(medians["proof"] / medians["bare"], 2),
-        "proof_and_findings_over_balances": round(medians["proof_and_findings"] / medians["balances"], 2),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", nargs="?", default="")
-    parser.add_argument("--lines", default="100000,1000000")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_engine(arguments.url or f"sqlite:///{Path(folder) / 'bench.db'}")
-        for lines in arguments.lines.split(","):
-            sys.stdout.write(json.dumps(measure(engine, int(lines), arguments.rounds)) + "\n")
-            sys.stdout.flush()
-        engine.dispose()
-
-
-if __name__ == "__main__":
-    main()
+    taken = in_turns({name: ready(way) for name, way in ways.items()}, ROUNDS)
+    times, memory = medians(taken), peak_memory()
+    compared = [
+        ("proof", "balances", MOST),
+        ("proof", "bare", None),
+        ("proof_and_findings", "balances", None),
+    ]
+    return [
+        Figure(
+            suite="proof",
+            database=engine.dialect.name,
+            size=control_lines,
+            way=way.replace("_", " "),
+            against={"bare": "SUM over the table", "balances": "SUM of a tenant's posted lines"}[against],
+            seconds=times[way],
+            against_seconds=times[against],
+            rounds=ROUNDS,
+            most=most,
+            more={"peak memory": f"{memory} MB"},
+        )
+        for way, against, most in compared
+    ]

@@ -1,25 +1,23 @@
 """How long settling takes, against a bare INSERT … SELECT of the same items, at growing sizes.
 
-    python -m tests.benchmarks.settlement [postgresql-url] [--sizes 100000,300000,1000000]
-
-Without a URL it runs on SQLite. Prints a line per size: seconds of both, their ratio, and microseconds per item.
+Sizes are items, of invoices and 0.7 as many payments, each naming its invoice.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import tempfile
 import time
-from pathlib import Path
+from typing import Final
 
-from sqlalchemy import Engine, delete, func, literal, select
+from sqlalchemy import Engine, func, literal, select
 
 from ledger_sync import LedgerSync
-from ledger_sync.dialects import open_engine
 from ledger_sync.projection import ITEM_COLUMNS, project
-from tests.benchmarks.books_at_scale import TENANT, make
+from tests.benchmarks.books_at_scale import TENANT, analyse, emptied, make
+from tests.benchmarks.figures import Figure, medians
+
+SIZES: Final = (100_000, 300_000, 1_000_000)
+ON_DATABASES: Final = True
+ROUNDS: Final = 3
 
 
 def bare_insert(engine: Engine, sync: LedgerSync) -> float:
@@ -44,43 +42,31 @@ def settle(engine: Engine, sync: LedgerSync) -> float:
     return time.perf_counter() - began
 
 
-def measure(engine: Engine, invoices: int) -> dict[str, float]:
-    """Both, at one size, on freshly made books."""
+def measure(engine: Engine, size: int) -> list[Figure]:
+    """Both, on freshly made books, alternating."""
     sync = LedgerSync()
-    lines = make(engine, invoices)
-    insert_seconds = bare_insert(engine, sync)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(
-            "VACUUM ANALYZE customer_ledger" if engine.dialect.name == "postgresql" else "ANALYZE"
+    lines = make(engine, size * 10 // 17)
+    taken: dict[str, list[float]] = {"insert": [], "settle": []}
+    applications = 0
+    for _ in range(ROUNDS):
+        emptied(engine, sync)
+        taken["insert"].append(bare_insert(engine, sync))
+        analyse(engine)
+        taken["settle"].append(settle(engine, sync))
+        with engine.begin() as connection:
+            made = select(func.count()).select_from(sync.binding.ledger("customer").application.__table__)
+            applications = connection.scalar(made) or 0
+    times = medians(taken)
+    return [
+        Figure(
+            suite="settlement",
+            database=engine.dialect.name,
+            size=lines,
+            way="settling",
+            against="bare INSERT … SELECT",
+            seconds=times["settle"],
+            against_seconds=times["insert"],
+            rounds=ROUNDS,
+            more={"applications": f"{applications:,}", "µs per item": round(times["settle"] / lines * 1e6, 1)},
         )
-    settle_seconds = settle(engine, sync)
-    ledger = sync.binding.ledger("customer")
-    with engine.begin() as connection:
-        applications = connection.scalar(select(func.count()).select_from(ledger.application.__table__))
-        connection.execute(delete(ledger.application.__table__))
-    return {
-        "invoices": invoices,
-        "items": lines,
-        "applications": applications or 0,
-        "insert_seconds": round(insert_seconds, 2),
-        "settle_seconds": round(settle_seconds, 2),
-        "settle_over_insert": round(settle_seconds / insert_seconds, 2),
-        "settle_microseconds_per_item": round(settle_seconds / lines * 1e6, 2),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", nargs="?", default="")
-    parser.add_argument("--sizes", default="100000,300000,1000000")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_engine(arguments.url or f"sqlite:///{Path(folder) / 'bench.db'}")
-        for size in arguments.sizes.split(","):
-            sys.stdout.write(json.dumps(measure(engine, int(size))) + "\n")
-            sys.stdout.flush()
-        engine.dispose()
-
-
-if __name__ == "__main__":
-    main()
+    ]

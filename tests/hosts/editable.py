@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import ForeignKey, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from ledger_sync import LedgerSync, Settings
+from ledger_sync import Document, Ledger, LedgerSync, Settings
 from ledger_sync import models as m
-from ledger_sync.binding import Binding, Document, Ledger
 from ledger_sync.dialects import ID_TYPE
 from ledger_sync.settings import ControlAccount
 
@@ -55,60 +56,17 @@ class Item(m.OpenItemMixin, Base):
     supplier_id: Mapped[int] = mapped_column(ID_TYPE)
 
 
-class Application(m.ApplicationMixin, Base):
-    __tablename__ = "e_applications"
-
-
-class Failure(m.SyncErrorMixin, Base):
-    __tablename__ = "e_errors"
-
-
-class Lock(m.LockMixin, Base):
-    __tablename__ = "e_locks"
-
-
-class Run(m.SyncRunMixin, Base):
-    __tablename__ = "e_runs"
-
-
-class Segment(m.SyncSegmentMixin, Base):
-    __tablename__ = "e_segments"
-
-
-class Stone(m.TombstoneMixin, Base):
-    __tablename__ = "e_tombstones"
-
-
+@cache
 def editable_sync() -> LedgerSync:
-    """A sync of these classes."""
-    invoice = Document(
-        "vendor_invoice",
-        Invoice,
-        "invoice",
-        "vendor_id",
-        "invoice_date",
-        number="invoice_number",
-        due_date="due_date",
-        reference="payment_reference",
-        kind="kind",
-        credits="credits_id",
-    )
-    payment = Document("vendor_payment", Payment, "payment", "vendor_id", "payment_date", reference="payment_reference")
-    binding = Binding(
-        entry=Entry,
-        line=Line,
-        link=Link,
-        error=Failure,
-        lock=Lock,
-        run=Run,
-        segment=Segment,
-        tombstone=Stone,
-        ledgers=(Ledger("supplier", Item, Application, "supplier_id", (invoice, payment), Supplier),),
-        editable=True,
+    """A sync of these classes; what they lack is made for them, once."""
+    documents = (
+        Document.of("vendor_invoice", Invoice, "invoice", "vendor_id"),
+        Document.of("vendor_payment", Payment, "payment", "vendor_id"),
     )
     settings = Settings(
         control_accounts=(ControlAccount(accounts=("2400",), ledger="supplier"),),
         batch_lines_max=25,
         batch_lines_start=25,
     )
-    return LedgerSync(settings, binding=binding)
+    ledger = Ledger(name="supplier", documents=documents, item=Item, party_model=Supplier)
+    return LedgerSync(settings, entry=Entry, line=Line, ledgers=[ledger], link=Link)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -24,6 +23,7 @@ from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError, UnknownTenantError
 from ledger_sync.models import Base, JournalEntry
+from ledger_sync.plain import indented
 from ledger_sync.progress import OnProgress, RunReport, together
 from ledger_sync.progress import Progress as Snapshot
 from ledger_sync.settings import ControlAccount
@@ -82,7 +82,7 @@ def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"ledger-sync: {message}\n")
+    sys.stderr.write(f"ledger-sync: {indented(message)}\n")
     return 2
 
 
@@ -134,7 +134,7 @@ def tenants_of(session: Session, tenant: str | None, *, everybody: bool) -> list
 def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
     """Make the tables in a database. Harmless where they exist."""
     with books(db, create=True):
-        show.Output(as_json).say(f"The tables are in {masked(db)}.")
+        show.Output(as_json).say(f"The tables are in {show.plain(masked(db))}.")
     return 0
 
 
@@ -152,7 +152,9 @@ def demo(db: Annotated[str, typer.Option("--db", help="An empty database.")] = D
         Base.metadata.drop_all(engine)
         Base.metadata.create_all(engine)
         demo_company.run(factory, LedgerSync(), output)
-        output.say(f"\nThe books are in {masked(db)}. Ask again: ledger-sync verify --db {masked(db)}")
+        output.say(
+            f"\nThe books are in {show.plain(masked(db))}. Ask again: ledger-sync verify --db {show.plain(masked(db))}"
+        )
     return 0
 
 
@@ -162,6 +164,9 @@ def import_saft(
     db: Db = DEFAULT_DB,
     contra_account: Annotated[
         str | None, typer.Option("--contra-account", help="Takes what the opening balances do not balance by.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="The company whose file it must be; any, unless given.")
     ] = None,
     account: Accounts = None,
     as_json: Json = False,
@@ -181,13 +186,19 @@ def import_saft(
                 bar.update(task, completed=progress.bytes_read, total=progress.bytes_total)
 
             report = read(
-                factory, file, settings=settings_of(account), contra_account=contra_account, on_progress=follow
+                factory,
+                file,
+                settings=settings_of(account),
+                contra_account=contra_account,
+                tenant_id=tenant,
+                on_progress=follow,
             )
         output.document([report])
         for warning in report.warnings:
-            output.say(f"[yellow]Warning:[/yellow] {escape(warning)}")
+            output.say(f"[yellow]Warning:[/yellow] {show.plain(warning)}")
         output.say(
-            f"{escape(report.company_name)} ({report.tenant_id}), {report.period_start} to {report.period_end}: "
+            f"{show.plain(report.company_name)} ({show.plain(report.tenant_id)}), "
+            f"{report.period_start} to {report.period_end}: "
             f"{report.entries:,} entries with {report.lines:,} lines, {report.documents:,} documents, "
             f"{report.customers:,} customers and {report.suppliers:,} suppliers are new; "
             f"{report.entries_existing:,} entries were there; openings {report.opening}."
@@ -343,7 +354,10 @@ def match(
         show.matches(output, found)
         if review is not None and not apply:
             write_review(review, found)
-            output.say(f"The proposals are in {review}. Mark what is right with yes, then: match --review FILE --apply")
+            output.say(
+                f"The proposals are in {show.plain(review)}. Mark what is right with yes, then: "
+                "match --review FILE --apply"
+            )
         if apply:
             chosen = read_review(review, found) if review is not None else [(p, p.candidates[0]) for p in found.certain]
             for proposal, candidate in chosen:

@@ -76,7 +76,7 @@ def verify(
                 show.recent(output, sync.recent(session, name, since), since)
         if html is not None:
             _write_page(sync, session, html, proofs, _date(as_of), locale)
-            output.say(f"The proof is in {html}.")
+            output.say(f"The proof is in {show.plain(html)}.")
     return 0 if all(result.clean for result in proofs) else 1
 
 

@@ -14,15 +14,24 @@ from rich.table import Table
 
 from ledger_sync.explain import Explanation, RecentLine
 from ledger_sync.matching import Matches
+from ledger_sync.plain import one_line
 from ledger_sync.progress import OnProgress, RunReport, rich_bar
 from ledger_sync.proof import EXPLAINED, Proof
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Specification
 
 
+def plain(text: object) -> str:
+    """A text of somebody else's, a name say, as it may stand within marked-up text."""
+    return escape(one_line(text))
+
+
 def money(amount: Decimal) -> str:
     """An amount with thousands separators and two decimals."""
     return f"{amount:,.2f}"
+
+
+Cell = str | list[str]
 
 
 class Output:
@@ -48,17 +57,18 @@ class Output:
         if self.as_json:
             print("[" + ",\n".join(result.model_dump_json() for result in results) + "]")  # noqa: T201
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
-        """A table for people; the columns in ``numbers`` are set flush right."""
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], numbers: Sequence[int]) -> None:
+        """A table for people; the columns in ``numbers`` are set flush right. A cell is one line, or a list of them."""
         if self.as_json:
             return
-        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        table = Table(title=plain(title), title_justify="left", title_style="bold")
         for index, name in enumerate(columns):
             table.add_column(
                 name, justify="right" if index in numbers else "left", no_wrap=index in numbers, overflow="fold"
             )
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            lines = ([cell] if isinstance(cell, str) else cell for cell in row)
+            table.add_row(*("\n".join(map(plain, cell)) for cell in lines))
         self.console.print(table)
 
     @contextmanager
@@ -175,12 +185,12 @@ def proof(output: Output, result: Proof) -> None:
         numbers=(2, 3, 4),
     )
     if result.findings:
-        listed = [
+        listed: list[list[Cell]] = [
             [
                 f"{'! ' if finding.fault else ''}{finding.name} ({finding.count:,})",
                 finding.ledger,
                 finding.meaning,
-                "\n".join(subject.text for subject in finding.examples),
+                [subject.text for subject in finding.examples],
             ]
             for finding in sorted(result.findings, key=lambda finding: not finding.fault)
         ]
@@ -238,18 +248,18 @@ def repair_report(output: Output, report: RunReport) -> None:
 
 def explanation(output: Output, result: Explanation) -> None:
     """What became of each line, rule by rule."""
-    output.say(escape(result.text))
+    output.say(plain(result.text))
     for entry in result.entries:
         source = f", source {entry.source}" if entry.source else ""
         output.say(
-            f"\n[bold]Voucher {escape(entry.voucher)}[/bold] of {entry.entry_date}, {entry.status}{escape(source)}"
+            f"\n[bold]Voucher {plain(entry.voucher)}[/bold] of {entry.entry_date}, {entry.status}{plain(source)}"
         )
         for line in entry.lines:
-            output.say(f"  line {line.line_number}, account {escape(line.account_number)}, {money(line.amount)}")
+            output.say(f"  line {line.line_number}, account {plain(line.account_number)}, {money(line.amount)}")
             for rule in line.rules:
-                output.say(f"    {'yes' if rule.holds else '[bold]no [/bold]'}  {escape(rule.text)}")
+                output.say(f"    {'yes' if rule.holds else '[bold]no [/bold]'}  {plain(rule.text)}")
             if not line.rules:
-                output.say(f"    {escape(line.text)}")
+                output.say(f"    {plain(line.text)}")
 
 
 def recent(output: Output, lines: Sequence[RecentLine], since: datetime) -> None:
@@ -328,17 +338,17 @@ def specification(output: Output, result: Specification) -> None:
 
 def matches(output: Output, found: Matches) -> None:
     """One line per proposal, and how many there are of each kind."""
-    rows = [
+    rows: list[list[Cell]] = [
         [
             "certain" if proposal.certain else "ambiguous",
             proposal.voucher,
             proposal.account_number,
             money(proposal.amount),
-            "\n".join(
+            [
                 f"{candidate.role} {candidate.document} {candidate.number or candidate.document_id}"
                 f" ({', '.join(candidate.evidence)})"
                 for candidate in proposal.candidates
-            ),
+            ],
         ]
         for proposal in found.proposals
     ]

@@ -74,7 +74,7 @@ class Fields:
         """The element's own text."""
         found = (self._element.text or "").strip()
         if not found or len(found) > length:
-            raise self.refused(f"{_shown(found)} must have 1 to {length} characters")
+            raise self.refused(f"{quoted(found)} must have 1 to {length} characters")
         return found
 
     def currency(self, name: str) -> str | None:
@@ -145,12 +145,13 @@ class Fields:
             raise ImportRefusedError(str(error), line=self._line_of(name)) from error
 
     def _wrong(self, name: str, found: str, problem: str) -> ImportRefusedError:
-        return self.refused(f"{name} {_shown(found)} {problem}".strip(), self._line_of(name))
+        return self.refused(f"{name} {quoted(found)} {problem}".strip(), self._line_of(name))
 
     def _line_of(self, name: str) -> int:
         child = self._children.get(name)
         return self.line if child is None else line_of(child)
 
 
-def _shown(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text from the file as an error shows it."""
     return repr(text if len(text) <= _TEXT_SHOWN_MAX else text[: _TEXT_SHOWN_MAX - 3] + "...")

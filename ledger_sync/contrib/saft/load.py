@@ -77,6 +77,7 @@ def import_saft(
     *,
     settings: Settings | None = None,
     contra_account: str | None = None,
+    tenant_id: str | None = None,
     on_progress: OnSaftProgress | None = None,
 ) -> SaftReport:
     """Import a SAF-T Financial file, whole or not at all. The tenant is the company's registration number.
@@ -88,6 +89,7 @@ def import_saft(
     :param contra_account: takes what the opening balances do not balance by; without it such a file is refused.
         It need not be among the file's accounts.
     :param on_progress: called with a ``SaftProgress`` after every write. If it raises, nothing is imported.
+    :param tenant_id: whose file it must be, where somebody else than the host chooses the file; anybody's unless given.
     :raises ImportRefusedError: the file is not SAF-T, malformed, unbalanced, or contradicts the books. It names
         the line, and nothing has been imported.
     """
@@ -100,11 +102,15 @@ def import_saft(
                 bind_arguments={"mapper": entry}, execution_options={"ledger_sync_begin": "IMMEDIATE"}
             )
             run = _Import(connection, SaftFile(path), settings or Settings(), contra_account, on_progress)
+            run.tenant_id = tenant_id
             report = run.run()
             session.commit()
+    except ImportRefusedError as error:
+        raise error if error.file is not None else error.of(Path(path).name) from error
     except IntegrityError as error:
         raise ImportRefusedError(
-            "Somebody else wrote the same vouchers or parties meanwhile. Nothing has been imported; import again."
+            "Somebody else wrote the same vouchers or parties meanwhile. Nothing has been imported; import again.",
+            file=Path(path).name,
         ) from error
     return report
 
@@ -125,6 +131,7 @@ class _Import:
         self.settings = settings
         self.contra_account = contra_account.strip() if contra_account is not None else None
         self.on_progress = on_progress
+        self.tenant_id: str | None = None
         self.header: Header | None = None
         self.parties: dict[PartyKey, int] = {}
         self.stated: dict[str, Decimal] = {}
@@ -167,7 +174,11 @@ class _Import:
 
     def _begin(self, header: Header) -> None:
         if self.header is not None:
-            raise ImportRefusedError(f"{self.file.path.name} has a second Header.")
+            raise ImportRefusedError("It has a second Header.")
+        if self.tenant_id is not None and header.registration_number != self.tenant_id:
+            raise ImportRefusedError(
+                f"It is the file of company {header.registration_number}, not of {self.tenant_id}. Nothing is imported."
+            )
         self.header = header
         self.chart = Chart(self.settings, header.currency)
         self.books = Books(self.connection, header.registration_number, header.currency)
@@ -371,7 +382,7 @@ class _Import:
     def _report(self) -> SaftReport:
         header, start = self.header, self.start
         if header is None or start is None:
-            raise ImportRefusedError(f"{self.file.path.name} has no Header, so it names no company.")
+            raise ImportRefusedError("It has no Header, so it names no company.")
         more = (f"{self.warnings_left_out:,} more warnings are left out.",) if self.warnings_left_out else ()
         return SaftReport(
             tenant_id=header.registration_number,

@@ -38,7 +38,8 @@ from ledger_sync.contrib.saft.vouchers import (
     VoucherKey,
     VoucherLine,
 )
-from ledger_sync.dialects import ID_TYPE, as_parameter, parameter_set
+from ledger_sync.control_lines import on_accounts
+from ledger_sync.dialects import ID_TYPE, parameter_set
 from ledger_sync.models import (
     Customer,
     CustomerInvoice,
@@ -51,7 +52,6 @@ from ledger_sync.models import (
     VendorInvoice,
     VendorPayment,
 )
-from ledger_sync.projection import on_accounts
 from ledger_sync.settings import Settings
 
 ENTRY: Final = cast(Table, JournalEntry.__table__)
@@ -108,7 +108,7 @@ class Books:
         query = select(table.c.number, table.c.id).where(
             table.c.tenant_id == self.tenant_id, table.c.number.in_(parameter_set("numbers", table.c.number.type))
         )
-        rows = self.connection.execute(query, {"numbers": as_parameter(party.number for party in parties)})
+        rows = self.connection.execute(query, {"numbers": [party.number for party in parties]})
         ids: dict[PartyKey, int] = {(kind, row.number): row.id for row in rows}
         missing = [party for party in parties if (kind, party.number) not in ids]
         added = self._insert(
@@ -136,8 +136,8 @@ class Books:
             ENTRY.c.voucher_number.in_(parameter_set("numbers", ENTRY.c.voucher_number.type)),
         )
         parameters = {
-            "series": as_parameter(sorted({series for _, series, _ in keys})),
-            "numbers": as_parameter(sorted({number for _, _, number in keys})),
+            "series": sorted({series for _, series, _ in keys}),
+            "numbers": sorted({number for _, _, number in keys}),
         }
         found = {}
         for row in self.connection.execute(query, parameters):
@@ -154,9 +154,7 @@ class Books:
             .order_by(LINE.c.general_ledger_id, LINE.c.line_number)
         )
         lines: dict[int, list[LineContent]] = {}
-        for entry_id, account_number, debit, credit in self.connection.execute(
-            query, {"entries": as_parameter(entry_ids)}
-        ):
+        for entry_id, account_number, debit, credit in self.connection.execute(query, {"entries": list(entry_ids)}):
             lines.setdefault(entry_id, []).append((account_number, debit, credit))
         return lines
 

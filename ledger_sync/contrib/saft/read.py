@@ -18,7 +18,7 @@ from typing import Final, cast
 
 from lxml import etree
 
-from ledger_sync.contrib.saft.fields import NAMESPACE, Fields, line_of
+from ledger_sync.contrib.saft.fields import NAMESPACE, Fields, line_of, quoted
 from ledger_sync.contrib.saft.records import (
     Account,
     Balance,
@@ -98,11 +98,15 @@ class SaftFile:
             self.bytes_total = self.path.stat().st_size
             yield from self._records()
         except OSError as error:
-            raise ImportRefusedError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+            raise ImportRefusedError(f"It cannot be read: {error.strerror or error}.", file=str(self.path)) from error
         except etree.XMLSyntaxError as error:
             raise ImportRefusedError(
-                f"{self.path.name} is not well-formed XML, or is cut off: {error.msg}.", line=error.lineno
+                f"It is not well-formed XML, or is cut off: {_shown(error.msg or '', 200)}.",
+                line=error.lineno,
+                file=self.path.name,
             ) from error
+        except ImportRefusedError as error:
+            raise error.of(self.path.name) from error
 
     def _records(self) -> Iterator[Record]:
         self._check_prolog()
@@ -120,21 +124,21 @@ class SaftFile:
             began = True
             yield record
         if not began:
-            raise ImportRefusedError(f"{self.path.name} has no Header, so it names no company.")
+            raise ImportRefusedError("It has no Header, so it names no company.")
 
     def _check_prolog(self) -> None:
         """Refuse what is not XML, has a document type, or another root, before any parser sees it."""
         with self.path.open("rb") as stream:
             head = stream.read(PROLOG_BYTES_MAX)
         if not head.strip():
-            raise ImportRefusedError(f"{self.path.name} is empty.")
+            raise ImportRefusedError("It is empty.")
         if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-            raise ImportRefusedError(f"{self.path.name} is a packed archive. Unpack it, and import the XML file in it.")
+            raise ImportRefusedError("It is a packed archive. Unpack it, and import the XML file in it.")
         codec = next((codec for mark, codec in _MARKS if head.startswith(mark)), "latin-1")
         text = head.decode(codec, "replace").removeprefix("\ufeff")
         declared = _DECLARED.match(text)
         if declared and not _known(declared[1]):
-            raise ImportRefusedError(f"The encoding {declared[1]!r} is not supported. Save it as UTF-8.", line=1)
+            raise ImportRefusedError(f"The encoding {quoted(declared[1])} is not supported. Save it as UTF-8.", line=1)
         prolog = _PROLOG.match(text)
         rest = text[prolog.end() :] if prolog else text
         line = text[: len(text) - len(rest)].count("\n") + 1
@@ -146,7 +150,7 @@ class SaftFile:
             )
         root = _ROOT.match(rest)
         if root is None:
-            raise ImportRefusedError(f"{self.path.name} is not XML.", line=line)
+            raise ImportRefusedError("It is not XML.", line=line)
         if root[1] != "AuditFile":
             raise ImportRefusedError(
                 f"The root element is {root[1][:100]}, not AuditFile: not a SAF-T file.", line=line
@@ -199,6 +203,10 @@ class SaftFile:
         return reader(fields) if reader else Total(name, fields.own_amount())
 
 
+def _shown(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def _known(encoding: str) -> bool:
     try:
         return codecs.lookup(encoding).name in _ENCODINGS
@@ -210,9 +218,10 @@ def _check_root(root: etree._Element) -> None:
     if root.getroottree().docinfo.internalDTD is not None:
         raise ImportRefusedError("The file has a document type (DOCTYPE); SAF-T files have none.", line=1)
     if root.tag != f"{{{NAMESPACE}}}AuditFile":
-        namespace = etree.QName(root).namespace
+        namespace = root.tag.removeprefix("{").rpartition("}")[0]  # not QName, which refuses some that lxml reads
         raise ImportRefusedError(
-            f"The namespace is {namespace or 'missing'}, not {NAMESPACE}: not a Norwegian SAF-T Financial file.",
+            f"The namespace is {_shown(namespace or 'missing', 100)}, not {NAMESPACE}: "
+            "not a Norwegian SAF-T Financial file.",
             line=line_of(root),
         )
 
@@ -231,7 +240,7 @@ def _header(fields: Fields) -> Header:
     version = fields.required("AuditFileVersion")
     minor = re.fullmatch(r"1\.(\d\d?)", version, re.ASCII)
     if minor is None or int(minor[1].ljust(2, "0")) > 30:
-        raise fields.refused(f"has AuditFileVersion {version!r}; versions 1.0 to 1.30 can be read")
+        raise fields.refused(f"has AuditFileVersion {quoted(version)}; versions 1.0 to 1.30 can be read")
     company = fields.child("Company")
     if company is None:
         raise fields.refused("has no Company")

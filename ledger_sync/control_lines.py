@@ -1,0 +1,98 @@
+"""What a control line is: its account is a control account, its amount counts in the account's direction.
+
+With it what every statement over control lines speaks of: the aliases that a restriction names, the words in the books
+that mean a class of documents, and how people name a voucher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, and_, bindparam, case, false, literal, or_, type_coerce
+
+from ledger_sync.attributes import has
+from ledger_sync.binding import Document, Entity, Ledger, attribute
+from ledger_sync.dialects import all_digits, characters
+from ledger_sync.models.types import Money
+from ledger_sync.settings import ControlAccount, Settings
+
+Bool = ColumnElement[bool]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The aliases that a restriction can speak of: a control line and its entry."""
+
+    line: Entity
+    entry: Entity
+
+
+Restriction = Callable[[Lines], Iterable[Bool]]
+
+
+def voucher_text(row: Any) -> str:
+    """How people name a voucher: series, number and fiscal year, ``B-17/2026``."""
+    series, year = row.voucher_series or "", row.fiscal_year
+    return f"{series}{'-' if series else ''}{row.voucher_number}{'' if year is None else f'/{year}'}"
+
+
+def is_one_of(text: ColumnElement[Any], words: Iterable[str]) -> Bool:
+    """Whether a text is one of a few words, which are a fixed part of the statement.
+
+    A plain list is written into the statement anew whenever that is executed, for which a posting would wait.
+    """
+    return text.in_([literal(word, String()) for word in words])
+
+
+def on_accounts(account_number: ColumnElement[Any], controls: Sequence[ControlAccount]) -> Bool:
+    """Whether an account number belongs to one of the control accounts."""
+    singles = [account for control in controls for account in control.singles()]
+    conditions: list[Bool] = [is_one_of(account_number, singles)] if singles else []
+    for low, high in (bounds for control in controls for bounds in control.ranges()):
+        conditions.append(
+            and_(
+                account_number.between(low, high),
+                characters(account_number) == len(low),
+                all_digits(account_number),
+            )
+        )
+    return or_(false(), *conditions)
+
+
+def signed(line: Entity, controls: Sequence[ControlAccount]) -> ColumnElement[Any]:
+    """A line's amount, positive in the normal direction of its control account."""
+    amount = debit_less_credit(line)
+    sides = {control.side for control in controls}
+    if sides == {"credit"}:
+        amount = -amount
+    elif sides != {"debit"}:
+        on_debit_side = on_accounts(attribute(line, "account_number"), [c for c in controls if c.side == "debit"])
+        amount = case((on_debit_side, amount), else_=-amount)
+    return type_coerce(amount, Money())
+
+
+def debit_less_credit(line: Entity) -> ColumnElement[Any]:
+    """What counts of a line; a host may have it in one column, ``signed_amount``."""
+    if has(line, "signed_amount"):
+        return attribute(line, "signed_amount")
+    return type_coerce(attribute(line, "debit") - attribute(line, "credit"), Money())
+
+
+def source_types(settings: Settings, ledger: Ledger, document: Document) -> tuple[str, ...]:
+    """The ``source_type`` values in the books that mean a class of documents."""
+    return tuple(
+        dict.fromkeys(
+            source_type
+            for control in settings.of_ledger(ledger.name)
+            for source_type, name in control.sources.items()
+            if name == document.name
+        )
+    )
+
+
+def of_tenant(entity: Entity) -> Bool:
+    """Whether something is of the tenant of the bound value ``tenant``."""
+    tenant_id = attribute(entity, "tenant_id")
+    return tenant_id == bindparam("tenant", type_=tenant_id.type)

@@ -1,0 +1,117 @@
+"""One fault at a time: a session's statements and commits are counted, and one of them is made to fail.
+
+``number`` k fails before it is executed, or after the database has done it. A COMMIT that fails after it was done is
+one whose reply was lost. The errors are what a driver raises; ``cut`` ends the connection on the server instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from tests.watching import listening
+
+When = Literal["before", "after"]
+
+STATES: Final = {"refused": "53100", "passing": "40001", "lost": "08006"}
+"""SQLSTATEs: a full disk, after which nothing is tried again; a serialization failure; a lost connection."""
+
+
+class DriverError(Exception):
+    """As a driver says it."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.sqlstate = state
+
+
+@dataclass
+class Met:
+    """How many statements and commits there were, and which of them met the fault."""
+
+    count: int = 0
+    statement: str | None = None
+
+
+def cut(connection: Connection) -> None:
+    """End a connection to PostgreSQL from the server's side, and wait until it has gone."""
+    driver: Any = connection.connection.dbapi_connection
+    pid = {"pid": driver.info.backend_pid}
+    admin = create_engine(connection.engine.url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as beside:
+        beside.execute(text("SELECT pg_terminate_backend(:pid)"), pid)
+        while beside.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), pid):
+            pass
+    admin.dispose()
+
+
+@contextmanager
+def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Iterator[Met]:
+    """Statement or commit ``number`` on an engine fails; 0: none, they are counted.
+
+    :param kind: one of ``STATES``, or ``cut`` (PostgreSQL): the statement, or the one that follows, finds the
+        connection ended.
+    """
+    met = Met()
+
+    def fail(connection: Connection, statement: str, parameters: Any = None) -> None:
+        met.statement = statement
+        if kind == "cut":
+            cut(connection)
+            return
+        raise DBAPIError(statement, parameters, DriverError(STATES[kind]))
+
+    def before(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        met.count += 1
+        if met.count == number and when == "before":
+            fail(connection, statement, parameters)
+
+    def after(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if met.count == number and when == "after" and met.statement is None:
+            fail(connection, statement, parameters)
+
+    def commit(connection: Connection) -> None:
+        met.count += 1
+        if met.count != number:
+            return
+        if when == "after":
+            connection.connection.commit()
+            met.statement = "COMMIT, done"
+            if kind == "cut":
+                cut(connection)
+                connection.invalidate()
+            raise DBAPIError("COMMIT", None, DriverError(STATES["lost" if kind == "cut" else kind]))
+        if kind != "cut" and connection.dialect.name != "sqlite":
+            connection.connection.rollback()  # a server that refuses a COMMIT has ended the transaction; SQLite has not
+        fail(connection, "COMMIT")
+
+    with (
+        listening(engine, "before_cursor_execute", before),
+        listening(engine, "after_cursor_execute", after),
+        listening(engine, "commit", commit),
+    ):
+        yield met
+    if kind == "cut":
+        engine.dispose()
+
+
+@contextmanager
+def disk_full(engine: Engine, pages_more: int) -> Iterator[None]:
+    """An SQLite file may grow by so many pages, and no further."""
+
+    def limit(connection: Any, record: Any) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + pages_more}")
+
+    engine.dispose()
+    event.listen(engine, "connect", limit)
+    try:
+        yield
+    finally:
+        event.remove(engine, "connect", limit)
+        engine.dispose()

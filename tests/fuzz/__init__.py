@@ -1,0 +1,1 @@
+"""What is run on inputs that a machine makes up. Each module says in its docstring how."""

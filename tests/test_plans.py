@@ -1,0 +1,164 @@
+"""What databases make of our statements: where an index serves, no table is read in full.
+
+On SQLite, whatever the order in which indexes were made, what has two keys is not looked up by the tenant alone. On
+every database each statement that a live posting sends into large books is explained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger_sync import LedgerSync
+from ledger_sync.mentions import unposted
+from ledger_sync.models import CustomerInvoice, JournalEntry, SourceLink
+from ledger_sync.projection import project
+from tests import books
+from tests.benchmarks.books_at_scale import TENANT, analyse, clear, make
+from tests.conftest import make_sqlite
+from tests.watching import listening
+
+TENANT_INDEX = "ix_general_ledger_tenant_id_entry_date"
+INDEXES = {
+    "ix_general_ledger_source_type_source_id": "general_ledger (source_type, source_id)",
+    TENANT_INDEX: "general_ledger (tenant_id, entry_date)",
+    "by_tenant": "customer_invoices (tenant_id, invoice_date)",
+}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["tenant-last", "tenant-first"])
+def test_no_document_is_looked_up_by_its_tenant_alone(tmp_path: Path, order: int) -> None:
+    engine = make_sqlite(tmp_path / "books.db")
+    sync = LedgerSync()
+    ledger = sync.binding.ledger("customer")
+    document = ledger.documents[0]
+    counted = select(func.count()).where(*unposted(sync.binding, sync.settings, ledger, document, document.model))
+    projected = project(sync.binding, sync.settings, ledger)
+    with engine.connect() as connection:
+        for name, columns in list(INDEXES.items())[::order]:
+            connection.execute(text(f"DROP INDEX IF EXISTS {name}"))
+            connection.execute(text(f"CREATE INDEX {name} ON {columns}"))
+        for query in (counted, projected):
+            sql = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
+            plan = [row[3] for row in connection.execute(text("EXPLAIN QUERY PLAN " + sql.replace(":", r"\:")))]
+            assert any("SEARCH" in step for step in plan)
+            assert not [step for step in plan if "(tenant_id=?)" in step]
+    engine.dispose()
+
+
+LARGE = {"general_ledger", "general_ledger_lines", "customer_ledger", "customer_invoices", "customer_payments"}
+LARGE |= {"customer_applications"}
+INVOICES = 6_000
+
+
+@pytest.fixture(params=["sqlite", "sqlite without statistics", "postgresql", "mariadb"])
+def large_books(request: pytest.FixtureRequest, sync: LedgerSync) -> Iterator[Engine]:
+    database, _, without = request.param.partition(" ")
+    engine: Engine = request.getfixturevalue(f"{database}_engine")
+    make(engine, INVOICES)
+    sync.backfill(sessionmaker(engine), tenant_id=TENANT)
+    if database == "postgresql":
+        with engine.begin() as connection:
+            for table in ("general_ledger", "general_ledger_lines", "customer_invoices", "customer_payments"):
+                numbered = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
+                connection.execute(text(numbered))
+    if without:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE IF EXISTS sqlite_stat1"))
+    else:
+        analyse(engine)
+    engine.dispose()  # a connection reads the statistics of SQLite when it is opened
+    yield engine
+    clear(engine)
+
+
+def scanned_by_postgresql(cursor: Any, statement: str, parameters: Any) -> Iterator[str]:
+    def scanned(node: dict[str, Any]) -> Iterator[str]:
+        if node["Node Type"] == "Seq Scan":
+            yield node["Relation Name"]
+        for child in node.get("Plans", ()):
+            yield from scanned(child)
+
+    cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
+    (plan,) = cursor.fetchone()
+    yield from scanned(plan[0]["Plan"])
+
+
+def scanned_by_sqlite(cursor: Any, statement: str, parameters: Any) -> Iterator[str]:
+    cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+    for *_, detail in cursor.fetchall():
+        if detail.startswith("SCAN "):
+            yield re.sub(r"_\d+$", "", detail.split()[1])
+
+
+def scanned_by_mariadb(cursor: Any, statement: str, parameters: Any) -> Iterator[str]:
+    cursor.execute("EXPLAIN " + statement, parameters)
+    for _, kind, alias, how, *_ in cursor.fetchall():
+        if how in {"ALL", "index"} and alias is not None and kind != "INSERT":
+            yield re.sub(r"_\d+$", "", alias)
+
+
+SCANNED = {"sqlite": scanned_by_sqlite, "postgresql": scanned_by_postgresql, "mysql": scanned_by_mariadb}
+
+
+@contextmanager
+def read_in_full(engine: Engine) -> Iterator[list[str]]:
+    """The large tables that statements of the block read in full, with the statement."""
+    found: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if many or statement.split(maxsplit=1)[0] not in {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}:
+            return
+        with closing(cursor.connection.cursor()) as other:
+            tables = list(SCANNED[engine.dialect.name](other, statement, parameters))
+        found.extend(f"{table}: {' '.join(statement.split())[:200]}" for table in tables if table in LARGE)
+
+    with listening(engine, "before_cursor_execute", explain):
+        yield found
+
+
+def posts_an_invoice(session: Session, sync: LedgerSync) -> None:
+    invoice = books.customer_invoice(session, tenant=TENANT, party="5", payment_reference="2345676")
+    books.entry(session, "1500", 100, ("customer_invoice", invoice.id), tenant=TENANT, voucher_number="900001")
+
+
+def posts_a_payment(session: Session, sync: LedgerSync) -> None:
+    payment = books.customer_payment(session, tenant=TENANT, party="5", payment_reference="2345676")
+    books.entry(session, "1500", -100, ("customer_payment", payment.id), tenant=TENANT, voucher_number="900002")
+
+
+def edits_an_invoice(session: Session, sync: LedgerSync) -> None:
+    invoice = session.get_one(CustomerInvoice, 77)
+    invoice.payment_reference, invoice.due_date = "2345676", date(2026, 5, 1)
+
+
+def reverses_an_entry(session: Session, sync: LedgerSync) -> None:
+    session.add(session.get_one(JournalEntry, 78).reverse(date(2027, 1, 1), voucher_number="900003"))
+
+
+def links_a_line(session: Session, sync: LedgerSync) -> None:
+    session.get_one(JournalEntry, 79).lines[0].link = SourceLink(source_type="customer_invoice", source_id=80)
+
+
+@pytest.mark.parametrize(
+    "action", [posts_an_invoice, posts_a_payment, edits_an_invoice, reverses_an_entry, links_a_line]
+)
+def test_a_live_posting_reads_no_large_table_in_full(
+    large_books: Engine, sync: LedgerSync, action: Callable[[Session, LedgerSync], None]
+) -> None:
+    factory = sessionmaker(large_books)
+    sync.attach(factory)
+    with factory() as session:
+        with read_in_full(large_books) as found:
+            action(session, sync)
+            session.flush()
+        session.rollback()
+    assert found == []
