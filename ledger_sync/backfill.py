@@ -127,31 +127,34 @@ class Backfills:
             since=since,
             until=until,
             source_types=chosen_sources(self.settings, source_types),
+            entries=None if vouchers is None else self._entries(factory, tenant_id, vouchers),
             posting=posting,
         )
-        with self._batches(factory).connected() as connection:
-            if vouchers is not None:
-                scope = scope.model_copy(update={"entries": self._entries(connection, tenant_id, vouchers)})
-            run_id = open_run(
-                connection,
-                self.binding,
-                self.settings,
-                kind="backfill",
-                tenant_id=key_of(tenant_id),
-                stage="checking",
-                filters=scope.model_dump_json(),
-                dry_run=dry_run,
-                actor=actor,
-            )
-            segments.add(connection, self.binding, [Segment(run_id, 0, "checking", "check")])
-        return run_id
+        return open_run(
+            self._batches(factory),
+            self.settings,
+            kind="backfill",
+            tenant_id=key_of(tenant_id),
+            stage="checking",
+            then=self._plan_later,
+            filters=scope.model_dump_json(),
+            dry_run=dry_run,
+            actor=actor,
+        )
 
-    def _entries(self, connection: Connection, tenant_id: Any, vouchers: Iterable[str]) -> tuple[Any, ...]:
+    def _plan_later(self, connection: Connection, run_id: Any) -> None:
+        segments.add(connection, self.binding, [Segment(run_id, 0, "checking", "check")])
+
+    def _entries(self, factory: SessionFactory | str, tenant_id: Any, vouchers: Iterable[str]) -> tuple[Any, ...]:
+        def attempt(text: str) -> list[Any]:
+            with self._batches(factory).connected(commit=False) as connection:
+                return entries_of_voucher(connection, self.binding, tenant_id, text)
+
         found: list[Any] = []
         for text in vouchers:
             if isinstance(tenant_id, AllTenants):
                 raise NotInTheBooksError(f"voucher {text}", "is not told apart over all tenants", "Name one tenant.")
-            ids = entries_of_voucher(connection, self.binding, tenant_id, text)
+            ids = retried(self.settings.retries_max, attempt, text)
             if not ids:
                 raise NotInTheBooksError(f"voucher {text}", "is not in the books", "Check the number and the tenant.")
             found += ids
@@ -162,6 +165,9 @@ class Backfills:
 
         :raises RunStateError: there is no such run, or it was cancelled.
         """
+        return retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id)
+
+    def _reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any) -> bool:
         with self._batches(factory).connected() as connection:
             run = run_row(connection, self.binding, run_id, tenant_id)
             if run.kind != "backfill":
@@ -228,7 +234,7 @@ class Backfills:
                     future.result()
                 watcher.tell()
         except BaseException:
-            said_if_possible(self.settings.retries_max, self._have_it_pause, watcher.factory, work.run_id)
+            said_if_possible(retried, self.settings.retries_max, self._have_it_pause, watcher.factory, work.run_id)
             wait(futures)
             raise
         return [proof for future in futures for proof in future.result()]
@@ -245,7 +251,7 @@ class Backfills:
                 if end_run(connection, self.binding, run_id, state, note):
                     segments.take_over(connection, self.binding, run_id)
 
-        said_if_possible(self.settings.retries_max, attempt)
+        said_if_possible(retried, self.settings.retries_max, attempt)
 
     def advance(
         self,

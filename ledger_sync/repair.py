@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, ParamSpec, TypeVar
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, String, bindparam, case, func, insert, literal, select, union
 from sqlalchemy.orm import Session
@@ -28,8 +29,8 @@ from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
 
-T = TypeVar("T")
-P = ParamSpec("P")
+_Batch = tuple[list[Row[Any]], tuple[int, int]]
+"""The lines of a batch with what is wrong with each; how many rows were written and taken away."""
 
 STALE: Final = "stale"
 """What is wrong with a row that is no cause of difference: stale copies, a forged remaining amount or status."""
@@ -58,9 +59,9 @@ class Repair:
         try:
             report = self._all(run, on_progress)
         except BaseException as error:
-            said_if_possible(self.settings.retries_max, run.finish, "failed", note=f"{type(error).__name__}: {error}")
+            said_if_possible(run.finish, "failed", note=f"{type(error).__name__}: {error}")
             raise
-        self._retried(run.finish, report.state, clean=report.clean)
+        run.finish(report.state, clean=report.clean)
         return report
 
     def _all(self, run: UnsteeredRun | None, on_progress: OnProgress | None) -> RunReport:
@@ -71,9 +72,10 @@ class Repair:
         applied = 0
         if run is not None:
             for ledger in self.ledgers:
-                applied += self._retried(self._settle, ledger, run, sum(stage.synced for stage in stages))
+                written = sum(stage.synced for stage in stages)
+                applied += run.batch("settling", partial(self._settle, ledger, written))
         stages.append(StageReport(stage="settling", applied=applied))
-        after = self._retried(self._proof)
+        after = retried(self.settings.retries_max, self._proof)
         self._tell(on_progress, run, stages, "completed")
         return RunReport(
             run_id=None if run is None else run.id,
@@ -86,16 +88,9 @@ class Repair:
             clean=after.clean,
         )
 
-    def _retried(self, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Try a batch again that met a passing fault. One whose COMMIT was only not confirmed finds nothing left."""
-        return retried(self.settings.retries_max, attempt, *args, **kwargs)
-
-    def _settle(self, ledger: Ledger, run: UnsteeredRun, written: int) -> int:
-        with self.batches.transaction() as session:
-            connection = self._connection(session, ledger)
-            applied = self.writer.settler.settle_all(connection, ledger, self.tenant_id)
-            run.beat(session, "settling", written)
-        return applied
+    def _settle(self, ledger: Ledger, written: int, session: Session) -> tuple[int, int]:
+        connection = self._connection(session, ledger)
+        return self.writer.settler.settle_all(connection, ledger, self.tenant_id), written
 
     def _proof(self) -> proof.Proof:
         with self.batches.transaction(commit=False) as session:
@@ -106,7 +101,11 @@ class Repair:
         written = removed = 0
         last: Any = None
         while True:
-            batch, changes = self._retried(self._batch, ledger, run, last, written)
+            if run is None:
+                batch, changes = retried(self.settings.retries_max, self._look, ledger, last)
+            else:
+                mending = partial(self._mend_next, ledger, run.id, last, written)
+                batch, changes = run.batch(f"{ledger.name}_ledger", mending)
             for row in batch:
                 found[row.wrong] = found.get(row.wrong, 0) + 1
             written, removed = written + changes[0], removed + changes[1]
@@ -120,21 +119,23 @@ class Repair:
                 )
             last = batch[-1].line_id
 
-    def _batch(
-        self, ledger: Ledger, run: UnsteeredRun | None, last: Any, written: int
-    ) -> tuple[list[Row[Any]], tuple[int, int]]:
-        """The next lines that are wrong, mended if this is no dry run; how many were written and taken away."""
-        changes = (0, 0)
-        with self.batches.transaction(commit=run is not None) as session:
-            connection = self._connection(session, ledger)
-            if run is not None:
-                self.writer.settler.lock_all(connection, ledger, self.tenant_id)
-            parameters = {"tenant": self.tenant_id, "last": last}
-            batch = list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
-            if batch and run is not None:
-                changes = self._mend(connection, ledger, [row.line_id for row in batch], run.id)
-                run.beat(session, f"{ledger.name}_ledger", written + changes[0])
-        return batch, changes
+    def _look(self, ledger: Ledger, last: Any) -> _Batch:
+        """The next lines that are wrong."""
+        with self.batches.transaction(commit=False) as session:
+            return self._next(self._connection(session, ledger), ledger, last), (0, 0)
+
+    def _mend_next(self, ledger: Ledger, run_id: Any, last: Any, written: int, session: Session) -> tuple[_Batch, int]:
+        """Mend the next lines that are wrong; with how many rows the run has written then."""
+        connection = self._connection(session, ledger)
+        self.writer.settler.lock_all(connection, ledger, self.tenant_id)
+        batch, changes = self._next(connection, ledger, last), (0, 0)
+        if batch:
+            changes = self._mend(connection, ledger, [row.line_id for row in batch], run_id)
+        return (batch, changes), written + changes[0]
+
+    def _next(self, connection: Connection, ledger: Ledger, last: Any) -> list[Row[Any]]:
+        parameters = {"tenant": self.tenant_id, "last": last}
+        return list(connection.execute(self._wrong(ledger, further=last is not None), parameters))
 
     def _mend(self, connection: Connection, ledger: Ledger, lines: Sequence[Any], run_id: Any) -> tuple[int, int]:
         """Bring the rows of some lines into line with the projection; how many were written and taken away."""

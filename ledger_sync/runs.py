@@ -123,13 +123,13 @@ def retried(retries_max: int, attempt: Callable[P, T], *args: P.args, **kwargs: 
     raise AssertionError("unreachable")
 
 
-def said_if_possible(retries_max: int, attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+def said_if_possible(attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     """Write how something ended while an error is being raised, which tells more than why this could not be written.
 
     What is not written is found by its lease, which will pass.
     """
     try:
-        retried(retries_max, attempt, *args, **kwargs)
+        attempt(*args, **kwargs)
     except Exception:
         log.warning("Ledger sync: how a run ended could not be written; its lease will pass", exc_info=True)
 
@@ -152,35 +152,60 @@ def key_of(tenant_id: Any) -> Any:
 
 
 def open_run(
-    connection: Connection,
-    binding: Binding,
+    batches: Batches,
     settings: Settings,
     *,
     kind: str,
     tenant_id: Any,
     stage: str,
+    actor: str | None = None,
+    then: Callable[[Connection, Any], object] | None = None,
     **values: Any,
 ) -> Any:
-    """Insert the row of a new run that begins now, and return its id.
+    """Insert the row of a new run that begins now, in a transaction of its own, and return its id.
 
+    Tried again after a passing fault. One whose COMMIT was done, though its reply was lost, is known by when it began.
+
+    :param then: is called in the same transaction, with the run's id.
     :raises RunActiveError: another run is writing these books.
     """
-    _one_at_a_time(connection, binding)
-    now = utc_now()
+    binding = batches.binding
     row = {
         "tenant_id": tenant_id,
         "kind": kind,
         "state": "running",
         "stage": stage,
         "version": version("ledger_sync"),
-        "started_at": now,
-        "lease_until": lease_end(settings),
+        "started_at": utc_now(),
+        "actor": actor,
         **values,
     }
-    result = connection.execute(insert(run_table(binding)).values(**row))
-    run_id = result.inserted_primary_key[0] if result.inserted_primary_key else None
-    _refuse_beside(connection, binding, run_id, tenant_id)
-    return run_id
+    told = False
+
+    def attempt() -> Any:
+        nonlocal told
+        with batches.connected() as connection:
+            _one_at_a_time(connection, binding)
+            if told and (done := _same_run(connection, binding, row)) is not None:
+                return done
+            inserted = insert(run_table(binding)).values(**row, lease_until=lease_end(settings))
+            result = connection.execute(inserted)
+            run_id = result.inserted_primary_key[0] if result.inserted_primary_key else None
+            _refuse_beside(connection, binding, run_id, tenant_id)
+            if then is not None:
+                then(connection, run_id)
+            told = True
+        return run_id
+
+    return retried(settings.retries_max, attempt)
+
+
+def _same_run(connection: Connection, binding: Binding, row: Mapping[str, Any]) -> Any:
+    """The id of the run that a row was inserted for; None if it was not."""
+    table = run_table(binding)
+    # to the microsecond, and whose and what it is: nobody else's
+    same = [table.c[name].is_not_distinct_from(row[name]) for name in ("tenant_id", "kind", "started_at", "actor")]
+    return connection.scalar(select(table.c.id).where(*same))
 
 
 def reopen_run(connection: Connection, binding: Binding, settings: Settings, run_id: Any) -> None:
@@ -291,24 +316,47 @@ class UnsteeredRun:
         self.batches = batches
         self.settings = settings
         self.binding = batches.binding
-        with batches.connected() as connection:
-            self.id: Any = open_run(connection, self.binding, settings, kind=kind, tenant_id=tenant_id, stage=stage)
+        self.id: Any = open_run(batches, settings, kind=kind, tenant_id=tenant_id, stage=stage)
+        self._beats = 0
 
-    def beat(self, session: Session, stage: str, synced: int, lines: int = 0) -> None:
-        """Renew the lease, in the transaction of a batch. ``lines``: how many the next one takes in one statement.
+    def batch(self, stage: str, work: Callable[[Session], tuple[T, int]]) -> T:
+        """Do a batch in a transaction of its own, and renew the lease in it; tried again after a passing fault.
 
+        One whose COMMIT was done, though its reply was lost, is known by its number, and is not done again.
+
+        :param work: does it; returns its outcome, and how many rows the run has written so far.
         :raises RunStateError: the lease had passed, and another run took its place.
         """
+        self._beats += 1
+        outcomes: list[T] = []
+
+        def attempt() -> T:
+            with self.batches.transaction() as session:
+                connection = self.batches.connection(session, self.binding.run)
+                if outcomes and run_row(connection, self.binding, self.id).sequence == self._beats:
+                    return outcomes[-1]
+                outcome, synced = work(session)
+                outcomes.append(outcome)
+                self._beat(connection, stage, synced)
+            return outcome
+
+        return retried(self.settings.retries_max, attempt)
+
+    def _beat(self, connection: Connection, stage: str, synced: int) -> None:
         table = run_table(self.binding)
-        values: Mapping[str, Any] = {"stage": stage, "synced": synced, "lease_until": lease_end(self.settings, lines)}
-        running = update(table).where(table.c.id == self.id, table.c.state == "running").values(**values)
-        if self.batches.connection(session, self.binding.run).execute(running).rowcount != 1:
+        values: Mapping[str, Any] = {"stage": stage, "synced": synced, "sequence": self._beats}
+        running = update(table).where(table.c.id == self.id, table.c.state == "running")
+        if connection.execute(running.values(**values, lease_until=lease_end(self.settings))).rowcount != 1:
             raise RunStateError(self.id, "lost its lease, and another run took its place", "Run the repair again.")
 
     def finish(self, state: str, clean: bool | None = None, note: str | None = None) -> None:
         """Say how it ended: ``completed`` or ``failed``."""
-        with self.batches.connected() as connection:
-            end_run(connection, self.binding, self.id, state, note, clean=clean)
+
+        def attempt() -> None:
+            with self.batches.connected() as connection:
+                end_run(connection, self.binding, self.id, state, note, clean=clean)
+
+        retried(self.settings.retries_max, attempt)
 
 
 def tenants_in(connection: Connection, binding: Binding) -> list[Any]:

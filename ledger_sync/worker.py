@@ -16,7 +16,7 @@ from ledger_sync.closing import Closing
 from ledger_sync.line_batches import LineBatches
 from ledger_sync.postings import Postings
 from ledger_sync.proof import Proof
-from ledger_sync.runs import end_run, said_if_possible
+from ledger_sync.runs import end_run, retried, said_if_possible
 from ledger_sync.segments import FencedError, Segment, StoppedError
 from ledger_sync.waiting import pause
 from ledger_sync.workbench import Workbench
@@ -150,7 +150,7 @@ class Worker:
                 segments.release(connection, self.bench.binding, segment, message)
 
         # what is raised after so many tries is not tried as often again
-        said_if_possible(self.bench.settings.retries_max if error is None else 0, release)
+        said_if_possible(retried, self.bench.settings.retries_max if error is None else 0, release)
 
     def _stop(self, segment: Segment | None, command: str | None) -> None:
         self._give_back(segment)

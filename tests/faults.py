@@ -70,7 +70,7 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
         met.count += 1
         if met.count == number and when == "before":
             if kind != "cut":
-                cursor.close()  # what fails inside a driver is closed by SQLAlchemy; what fails in a listener before it is not
+                cursor.close()  # SQLAlchemy does that itself where it is the driver that fails
             fail(connection, statement, parameters)
 
     def after(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

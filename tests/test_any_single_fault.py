@@ -504,14 +504,13 @@ class SweepOfRun:
                 report = self.run()
         except (DBAPIError, RunStateError):
             noticed = True
-            # what passes is not noticed, but where the run's row is made
-            found = newest(self.sync, self.factory)
-            assert not passing or found is None or found.state == "running", f"{where}: {found}"
+            assert not passing, f"{where}: what passes is not noticed"
             if self.kind == "backfill":
                 nothing_wrong(self.world.engine)
             report = self.again()
         assert self.world.state() == self.after, f"{where}: not what it would have been"
-        if self.kind == "backfill":
+        # a repair that is done again has less to do
+        if self.kind == "backfill" or not noticed:
             assert counts(report) == self.expected, f"{where}: {report}"
         assert report.clean, where
         return noticed

@@ -104,8 +104,8 @@ class unindexed(_Condition, _Spelled):  # noqa: N801
 def worked_out_first(query: Select[Any]) -> Select[Any]:
     """A SELECT of distinct rows, for a place among other tables, that is worked out before them.
 
-    SQLite finds that out by itself, and PostgreSQL with statistics. MariaDB and MySQL merge it into the statement around it, and then
-    may read its tables in full for each row there (measured: a history took quadratic time).
+    SQLite finds that out by itself, PostgreSQL with statistics. MariaDB and MySQL merge it into the statement around
+    it, and then may read its tables in full for each row there (measured: a history took quadratic time).
     """
     for name in MYSQL_FAMILY:
         query = query.prefix_with("DISTINCT", dialect=name)
