@@ -707,10 +707,7 @@ def test_no_line_that_a_command_prints_can_be_forged(
     whose = [] if arguments[0] in {"runs", "import-saft"} else ["--tenant", forged.evil]  # type: ignore[attr-defined]
     more = ["--json"] if as_json else []
     _, printed = typed(*arguments, *whose, "--db", str(forged.url), *more)
-    assert "\x1b" not in printed
-    assert "\r" not in printed
-    if not as_json:
-        assert [c for c in printed if not c.isprintable() and c != "\n"] == []
+    assert [c for c in printed if not c.isprintable() and c != "\n"] == []
     assert [line for line in printed.split("\n") if line.strip(" │┃|").startswith("FORGED")] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -49,13 +50,17 @@ class Output:
     def document(self, results: Sequence[BaseModel]) -> None:
         """The results as JSON, under ``--json`` only: an object, or an array of several."""
         if self.as_json:
-            texts = [result.model_dump_json(indent=2) for result in results]
-            print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")  # noqa: T201
+            self._print([result.model_dump_json(indent=2) for result in results], alone=len(results) == 1)
 
     def items(self, results: Sequence[BaseModel]) -> None:
         """The results as a JSON array, under ``--json`` only, however many there are."""
         if self.as_json:
-            print("[" + ",\n".join(result.model_dump_json() for result in results) + "]")  # noqa: T201
+            self._print([result.model_dump_json() for result in results], alone=False)
+
+    def _print(self, texts: Sequence[str], *, alone: bool) -> None:
+        text = texts[0] if alone else "[" + ",\n".join(texts) + "]"
+        # a terminal may be where it goes, and within JSON only strings have such characters
+        print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))  # noqa: T201
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], numbers: Sequence[int]) -> None:
         """A table for people; the columns in ``numbers`` are set flush right. A cell is one line, or a list of them."""
