@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from uuid import uuid4
-
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, inspect, text
 
 from ledger_sync import LedgerSync
-from ledger_sync.dialects import open_engine
 from ledger_sync.models import Base
 from ledger_sync.schema import host_tables, own_tables
-from tests.conftest import empty_database
-
-
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def empty_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
-        yield engine
-        engine.dispose()
-        return
-    if request.param == "mariadb":
-        with empty_database(request.getfixturevalue("mariadb_url")) as engine:
-            yield engine
-        return
-    url, schema = request.getfixturevalue("postgresql_url"), f"ledger_sync_{uuid4().hex[:12]}"
-    admin = create_engine(url)
-    with admin.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    engine = open_engine(url, connect_args={"options": f"-csearch_path={schema}"})
-    yield engine
-    engine.dispose()
-    with admin.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    admin.dispose()
 
 
 def test_every_table_is_either_ours_or_the_hosts() -> None:
