@@ -34,7 +34,7 @@ from sqlalchemy import (
     update,
 )
 
-from ledger_sync.attributes import stored
+from ledger_sync.attributes import has, stored
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.dialects import (
     Append,
@@ -231,8 +231,18 @@ class Settler:
                 .join(partner, attribute(partner, line_id) == attribute(by_hand, theirs))
             )
             found.append(of_group)
+        if has(self.binding.entry, "reverses_id"):
+            pairs = self._mirrored(touched)
+            found += [
+                select(*columns(partner)).where(attribute(partner, line_id).in_(select(end)))
+                for end in (pairs.c.new_id, pairs.c.old_id)
+            ]
+        return union(*found)
+
+    def _mirrored(self, touched: Select[Any]) -> Subquery:
+        """The touched lines of reversing entries, each with the line that it reverses."""
         reversal, entry, old = aliased(self.binding.line), aliased(self.binding.entry), aliased(self.binding.line)
-        pairs = (
+        return (
             select(reversal.id.label("new_id"), old.id.label("old_id"))
             .join(entry, entry.id == reversal.general_ledger_id)
             .join(
@@ -245,11 +255,6 @@ class Settler:
             .where(attribute(reversal, "id").in_(touched))
             .subquery("mirrored")
         )
-        found += [
-            select(*columns(partner)).where(attribute(partner, line_id).in_(select(end)))
-            for end in (pairs.c.new_id, pairs.c.old_id)
-        ]
-        return union(*found)
 
     def _alike(self, ledger: Ledger) -> list[str]:
         """What the items of one settlement group have in common."""
