@@ -76,6 +76,10 @@ class Money(TypeDecorator[Decimal]):
         self.decimals = decimals
         super().__init__(asdecimal=True)
 
+    def __repr__(self) -> str:
+        # a migration that Alembic writes has it from here
+        return f"Money(decimals={self.decimals})"
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(amount_type(dialect, self.decimals))
 
