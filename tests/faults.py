@@ -18,15 +18,16 @@ from tests.watching import listening
 
 When = Literal["before", "after"]
 
-STATES: Final = {"refused": "53100", "passing": "40001", "lost": "08006"}
-"""SQLSTATEs: a full disk, after which nothing is tried again; a serialization failure; a lost connection."""
+STATES: Final = {"refused": (1021, "53100"), "passing": (1213, "40001"), "lost": (2013, "08006")}
+"""As MariaDB and PostgreSQL say it: a full disk, after which nothing is tried again; a serialization failure, which on
+MariaDB is a deadlock; a lost connection."""
 
 
 class DriverError(Exception):
     """As a driver says it."""
 
-    def __init__(self, state: str) -> None:
-        super().__init__(state)
+    def __init__(self, number: int, state: str) -> None:
+        super().__init__(number, state)
         self.sqlstate = state
 
 
@@ -39,13 +40,18 @@ class Met:
 
 
 def cut(connection: Connection) -> None:
-    """End a connection to PostgreSQL from the server's side, and wait until it has gone."""
+    """End a connection to PostgreSQL or MariaDB from the server's side, and wait until it has gone."""
     driver: Any = connection.connection.dbapi_connection
-    pid = {"pid": driver.info.backend_pid}
     admin = create_engine(connection.engine.url, isolation_level="AUTOCOMMIT")
+    if connection.dialect.name == "postgresql":
+        end, left = "SELECT pg_terminate_backend(:id)", "SELECT count(*) FROM pg_stat_activity WHERE pid = :id"
+        whose = {"id": driver.info.backend_pid}
+    else:
+        end, left = "KILL :id", "SELECT count(*) FROM information_schema.processlist WHERE id = :id"
+        whose = {"id": driver.thread_id()}
     with admin.connect() as beside:
-        beside.execute(text("SELECT pg_terminate_backend(:pid)"), pid)
-        while beside.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), pid):
+        beside.execute(text(end), whose)
+        while beside.scalar(text(left), whose):
             pass
     admin.dispose()
 
@@ -54,7 +60,7 @@ def cut(connection: Connection) -> None:
 def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Iterator[Met]:
     """Statement or commit ``number`` on an engine fails; 0: none, they are counted.
 
-    :param kind: one of ``STATES``, or ``cut`` (PostgreSQL): the statement, or the one that follows, finds the
+    :param kind: one of ``STATES``, or ``cut`` (PostgreSQL, MariaDB): the statement, or the one that follows, finds the
         connection ended.
     """
     met = Met()
@@ -64,7 +70,7 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
         if kind == "cut":
             cut(connection)
             return
-        raise DBAPIError(statement, parameters, DriverError(STATES[kind]))
+        raise DBAPIError(statement, parameters, DriverError(*STATES[kind]))
 
     def before(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         met.count += 1
@@ -87,7 +93,7 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
             if kind == "cut":
                 cut(connection)
                 connection.invalidate()
-            raise DBAPIError("COMMIT", None, DriverError(STATES["lost" if kind == "cut" else kind]))
+            raise DBAPIError("COMMIT", None, DriverError(*STATES["lost" if kind == "cut" else kind]))
         if kind != "cut" and connection.dialect.name != "sqlite":
             connection.connection.rollback()  # a server that refuses a COMMIT has ended the transaction; SQLite has not
         fail(connection, "COMMIT")

@@ -71,8 +71,12 @@ class World:
 
     def _emptied(self) -> None:
         with self.engine.begin() as connection:
+            if mariadb := connection.dialect.name == "mysql":  # it looks at reversals row by row
+                connection.execute(text("SET foreign_key_checks = 0"))
             for table in reversed(self.tables):
                 connection.execute(table.delete())
+            if mariadb:
+                connection.execute(text("SET foreign_key_checks = 1"))
 
     def keep(self) -> None:
         """Remember every row."""
@@ -361,6 +365,13 @@ def test_a_statement_that_fails_leaves_all_of_a_transaction_or_nothing(sqlite_en
     assert swept(sqlite_engine, name).all_statements("refused", 1) > 10
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server_engine(request: pytest.FixtureRequest) -> Engine:
+    """A server, of each kind."""
+    chosen: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return chosen
+
+
 KINDS = [
     (name, kind) for n, name in enumerate(HOSTS) for m, kind in enumerate(("passing", "cut")) if not QUICK or n % 2 == m
 ]
@@ -368,9 +379,9 @@ KINDS = [
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_on_a_server_a_failure_or_a_connection_cut_leaves_all_of_a_transaction_or_nothing(
-    postgresql_engine: Engine, name: str, kind: str
+    server_engine: Engine, name: str, kind: str
 ) -> None:
-    assert swept(postgresql_engine, name).all_statements(kind, at_length(5, 1, 19)) > 1
+    assert swept(server_engine, name).all_statements(kind, at_length(5, 1, 19)) > 1
 
 
 @pytest.mark.parametrize("name", ["an invoice", "a payment that settles"])
@@ -566,10 +577,8 @@ def test_a_run_that_met_a_fault_ends_as_if_it_had_not(sqlite_engine: Engine, run
 
 
 @pytest.mark.parametrize(("run", "kind"), [("backfill", "cut"), ("repair", "cut"), ("backfill", "passing")])
-def test_on_a_server_a_run_that_met_a_fault_ends_as_if_it_had_not(
-    postgresql_engine: Engine, run: str, kind: str
-) -> None:
-    assert swept_run(postgresql_engine, run).all_statements(kind, at_length(13, 1, 61)) > 1
+def test_on_a_server_a_run_that_met_a_fault_ends_as_if_it_had_not(server_engine: Engine, run: str, kind: str) -> None:
+    assert swept_run(server_engine, run).all_statements(kind, at_length(13, 1, 61)) > 1
 
 
 @pytest.mark.parametrize("run", ["backfill", "repair"])
