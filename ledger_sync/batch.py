@@ -14,6 +14,7 @@ from ledger_sync import summary
 from ledger_sync.backfill import Backfills, Staff, Watching
 from ledger_sync.binding import Binding
 from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
+from ledger_sync.failures import Failure, failures
 from ledger_sync.progress import OnProgress, Progress, RunReport
 from ledger_sync.repair import Repair
 from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer
@@ -149,6 +150,17 @@ class Batch(Books):
             factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
         )
 
+    def reopen(self, factory: SessionFactory | str, run_id: int, *, tenant_id: Any = None) -> bool:
+        """Set a run that was paused, has failed or has died to running again, and leave the work to ``advance``.
+
+        Workers that it may still have lose it. False if it has completed already.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run, or it was cancelled.
+        :raises RunActiveError: another run is writing these books.
+        """
+        return self._runs.reopen(factory, run_id, tenant_id)
+
     async def abackfill(
         self, factory: Any, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any
     ) -> RunReport:
@@ -163,6 +175,10 @@ class Batch(Books):
     async def astart(self, factory: Any, **arguments: Any) -> int:
         """``start`` from async code; as ``abackfill``."""
         return await in_event_loop(self.start, factory, **arguments)
+
+    async def areopen(self, factory: Any, run_id: int, **arguments: Any) -> bool:
+        """``reopen`` from async code; as ``abackfill``."""
+        return await in_event_loop(self.reopen, factory, run_id, **arguments)
 
     async def aresume(
         self, factory: Any, run_id: int, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any
@@ -229,16 +245,46 @@ class Batch(Books):
         run_row(connection, self.binding, run_id, tenant_id)
         return summary.progress(connection, self.binding, run_id)
 
-    def runs(self, session: Session, tenant_id: Any = None, *, limit: int = 50) -> tuple[RunReport, ...]:
+    def runs(
+        self, session: Session, tenant_id: Any = None, *, limit: int | None = 50, running: bool = False
+    ) -> tuple[RunReport, ...]:
         """Past and present runs over a tenant's books, the newest first. Reads only.
 
         Those over all tenants at once are listed under ``ALL_TENANTS`` only.
+
+        :param limit: at most so many; None for all.
+        :param running: only those in state ``running``, dead ones among them (``lease_until``).
         """
         connection = self._connection(session)
-        return tuple(
-            summary.report(connection, self.binding, row.id)
-            for row in run_rows(connection, self.binding, self._whose(tenant_id), limit)
-        )
+        rows = run_rows(connection, self.binding, self._whose(tenant_id), limit, running=running)
+        return tuple(summary.report(connection, self.binding, row.id) for row in rows)
+
+    def report(self, session: Session, run_id: int, *, tenant_id: Any = None) -> RunReport:
+        """What one run has done so far, or did, whoever works on it. Reads only.
+
+        :param tenant_id: whose run it must be; anybody's unless given.
+        :raises RunStateError: there is no such run.
+        """
+        connection = self._connection(session)
+        run_row(connection, self.binding, run_id, tenant_id)
+        return summary.report(connection, self.binding, run_id)
+
+    def failures(
+        self,
+        session: Session,
+        tenant_id: Any = None,
+        *,
+        run_id: int | None = None,
+        resolved: bool = False,
+        limit: int = 100,
+    ) -> tuple[Failure, ...]:
+        """What could not be written in one tenant's books, and why, the newest first. Reads only.
+
+        :param run_id: only what that run met; otherwise what the hook met, too (``on_error="record"``).
+        :param resolved: also what has been written since.
+        """
+        connection = session.connection(bind_arguments={"mapper": inspect(self.binding.error)})
+        return failures(connection, self.binding, self._one(tenant_id), run_id=run_id, resolved=resolved, limit=limit)
 
     def _connection(self, session: Session) -> Connection:
         return session.connection(bind_arguments={"mapper": inspect(self.binding.run)})

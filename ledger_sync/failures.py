@@ -6,8 +6,10 @@ The hook records entries, under ``on_error="record"``; a backfill records lines 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines
+from ledger_sync.control_lines import Lines, of_tenant, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
@@ -29,6 +31,53 @@ from ledger_sync.settings import Settings
 SEVERAL_TENANTS: Final = (
     "The subledgers of several tenants were written at once, and this failed for one of them. The log says why."
 )
+
+
+class Failure(BaseModel):
+    """What could not be written, and why: a line of a voucher, all of an entry, or a document that was to be posted.
+
+    ``source_type`` and ``source_id`` name the document. ``resolved_at``: when it was found to be written after all.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Any
+    run_id: Any
+    tenant_id: Any
+    ledger: str
+    voucher: str | None
+    general_ledger_id: Any
+    general_ledger_line_id: Any
+    source_type: str | None
+    source_id: Any
+    error: str
+    message: str
+    created_at: datetime
+    resolved_at: datetime | None
+
+
+def failures(
+    connection: Connection, binding: Binding, tenant_id: Any, *, run_id: Any, resolved: bool, limit: int
+) -> tuple[Failure, ...]:
+    """The recorded failures in one tenant's books, the newest first; of one run, if its id is given."""
+    table, entry = binding.error.__table__, aliased(binding.entry)
+    voucher = [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
+    query = (
+        select(table, attribute(entry, "id").label("entry_id"), *voucher)
+        .outerjoin(entry, and_(attribute(entry, "id") == table.c.general_ledger_id, of_tenant(entry)))
+        .where(table.c.tenant_id == tenant_id)
+        .order_by(table.c.id.desc())
+        .limit(limit)
+    )
+    if run_id is not None:
+        query = query.where(table.c.run_id == run_id)
+    if not resolved:
+        query = query.where(table.c.resolved_at.is_(None))
+    found = []
+    for row in connection.execute(query, {"tenant": tenant_id}):
+        values = {name: getattr(row, name) for name in Failure.model_fields if name != "voucher"}
+        found.append(Failure(voucher=None if row.entry_id is None else voucher_text(row), **values))
+    return tuple(found)
 
 
 def message_of(error: BaseException, tenants: Collection[Any]) -> str:

@@ -103,7 +103,8 @@ class RunReport(_Result):
 
     ``clean``: whether the proof that a run takes at its end is clean for all tenants; null until then, and for a dry
     run. ``proofs``: those that are not clean, in the report of the run's own process. ``active_seconds``: how long it
-    was worked on, all workers together.
+    was worked on, all workers together. ``lease_until``: when a run in state ``running`` counts as dead unless a
+    worker commits before.
     """
 
     run_id: int | None
@@ -117,6 +118,7 @@ class RunReport(_Result):
     stages: tuple[StageReport, ...]
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    lease_until: datetime | None = None
     elapsed_seconds: float
     active_seconds: float = 0.0
     clean: bool | None = None

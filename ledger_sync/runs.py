@@ -300,10 +300,14 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
         connection.execute(running.values(command=command, sequence=table.c.sequence + 1))
 
 
-def run_rows(connection: Connection, binding: Binding, tenant_id: Any, limit: int) -> list[Row[Any]]:
-    """The newest runs over one tenant's books, or all of them."""
+def run_rows(
+    connection: Connection, binding: Binding, tenant_id: Any, limit: int | None, *, running: bool = False
+) -> list[Row[Any]]:
+    """The newest runs over one tenant's books, or all of them; if ``running``, those in that state."""
     table = run_table(binding)
     query = select(table).order_by(table.c.id.desc()).limit(limit)
+    if running:
+        query = query.where(table.c.state == "running")
     if not isinstance(tenant_id, AllTenants):
         query = query.where(table.c.tenant_id == tenant_id)
     return list(connection.execute(query))

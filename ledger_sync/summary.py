@@ -149,6 +149,7 @@ def report_of(run: Row[Any], parts: Sequence[Segment], proofs: tuple[Proof, ...]
         stages=_stage_reports(run, parts),
         started_at=run.started_at,
         finished_at=run.finished_at,
+        lease_until=run.lease_until,
         elapsed_seconds=_elapsed(run),
         active_seconds=round(run.active_seconds, 3),
         clean=run.clean,

@@ -141,6 +141,27 @@ def test_a_completed_run_is_resumed_to_nothing(history: Factory) -> None:
     assert again.model_copy(update={"elapsed_seconds": 0}) == first.model_copy(update={"elapsed_seconds": 0})
 
 
+def test_a_run_is_reopened_and_advanced(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = interrupted(sync, history)
+    assert sync.advance(history, run_id).state == "paused"
+    assert sync.reopen(history, run_id)
+    with history() as session:
+        report = sync.report(session, run_id, tenant_id="acme")
+        for whose in ("acme", ALL_TENANTS):
+            assert [run.run_id for run in sync.runs(session, whose, running=True)] == [run_id]
+    assert (report.state, report.synced) == ("running", 4)
+    assert report.lease_until is not None
+    assert report.lease_until > datetime.now(UTC)
+    assert sync.advance(history, run_id).state == "completed"
+    assert not sync.reopen(history, run_id)
+    with history() as session:
+        assert sync.runs(session, "acme", running=True) == ()
+        assert sync.report(session, run_id).state == "completed"
+    all_synced(history)
+
+
 def test_a_run_that_is_not_there_or_was_cancelled_cannot_be_resumed(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(SMALL)
@@ -572,6 +593,31 @@ def test_bad_lines_are_recorded_and_all_others_written(
     all_synced(history)
 
 
+def test_what_could_not_be_written_is_listed_with_its_voucher_until_it_is(history: Factory, engine: Engine) -> None:
+    lines = invoices(history, [1, 2, 3])
+    sync = LedgerSync()
+    with refusing(engine, 1, 3):
+        report = sync.backfill(history, tenant_id="acme")
+    with history() as session:
+        found = sync.failures(session, "acme", run_id=report.run_id)
+        vouchers = {
+            key: entry.voucher
+            for key, entry in session.execute(select(JournalLine.id, JournalEntry).join(JournalEntry))
+        }
+        expected = [(vouchers[lines[amount]], lines[amount], None) for amount in (3, 1)]
+        assert [(one.voucher, one.general_ledger_line_id, one.resolved_at) for one in found] == expected
+        assert all("refused by the host" in one.message for one in found)
+        assert sync.failures(session, "acme", limit=1) == found[:1]
+        assert sync.failures(session, "acme", run_id=4711) == ()
+        assert sync.failures(session, "beta") == ()
+    sync.backfill(history, tenant_id="acme")
+    with history() as session:
+        assert sync.failures(session, "acme") == ()
+        resolved = sync.failures(session, "acme", resolved=True)
+    assert [one.id for one in resolved] == [one.id for one in found]
+    assert all(one.resolved_at is not None for one in resolved)
+
+
 def test_a_dry_run_finds_bad_lines_and_records_none(history: Factory, engine: Engine) -> None:
     invoices(history, list(range(1, 11)))
     with refusing(engine, 5):
@@ -968,6 +1014,8 @@ def test_documents_that_cannot_be_posted_are_recorded_and_the_rest_is_posted(his
     with history() as session:
         errors = session.scalars(select(SyncError).order_by(SyncError.source_id)).all()
         assert [error.source_type for error in errors] == ["vendor_invoice"] * 2
+        listed = [(one.source_type, one.source_id, one.voucher) for one in sync.failures(session, "acme")]
+        assert sorted(listed) == [("vendor_invoice", error.source_id, None) for error in errors]
         assert "the host has no rule for it" in errors[0].message
         assert "does not name vendor_invoice" in errors[1].message
         assert session.scalar(select(func.count()).select_from(JournalEntry)) == 3
