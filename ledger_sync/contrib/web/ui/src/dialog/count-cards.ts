@@ -14,7 +14,7 @@ class CountCards extends Piece {
     css`
       dl {
         display: grid;
-        grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr));
+        grid-template-columns: repeat(auto-fit, minmax(max(8.2rem, 30%), 1fr));
         gap: 0.6rem;
       }
 

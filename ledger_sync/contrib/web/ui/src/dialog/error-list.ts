@@ -7,6 +7,8 @@ import { named } from "../i18n";
 import { define, Piece } from "../ui/piece";
 import { base, controls } from "../ui/theme";
 
+/** How many are shown unasked: the rest of the run shall not be pushed out of sight. */
+const FEW = 3;
 const ALL_MAX = 100;
 
 /** What could not be written, and why. It shows the newest errors, and fetches the others when asked to. */
@@ -67,8 +69,8 @@ class ErrorList extends Piece {
 
   override render(): TemplateResult {
     const { t } = this.words;
-    const shown = this.all?.errors ?? this.errors;
-    const of = Math.max(this.count, this.all?.total ?? 0, shown.length);
+    const shown = this.all?.errors ?? this.errors.slice(0, FEW);
+    const of = Math.max(this.count, this.all?.total ?? 0, this.errors.length);
     return html`
       ${shown.length ? nothing : html`<p class="soft">${t.errorsElsewhere}</p>`}
       ${shown.length && of > shown.length ? html`<p class="soft small">${t.errorsNewest(shown.length, of)}</p>` : nothing}

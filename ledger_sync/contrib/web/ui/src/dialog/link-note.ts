@@ -22,9 +22,14 @@ class LinkNote extends Piece {
       }
 
       .notice {
-        grid-template-columns: 1fr auto;
+        display: flex;
+        flex-wrap: wrap;
         align-items: center;
-        gap: 0.3rem 0.8rem;
+        gap: 0.5rem 0.8rem;
+      }
+
+      .notice > :first-child {
+        flex: 1 1 14rem;
       }
     `,
   ];
@@ -60,9 +65,10 @@ class LinkNote extends Piece {
       }
       case "expired":
         return html`<div class="notice bad" role="alert">
-          <strong>${t.expiredTitle}</strong>
-          <span>${t.expiredText}</span>
-          ${link.problem?.detail ? html`<span lang="en">${link.problem.detail}</span>` : nothing}
+          <div>
+            <strong>${t.expiredTitle}</strong>
+            <p>${t.expiredText} ${link.problem?.detail ? html`<span lang="en">${link.problem.detail}</span>` : nothing}</p>
+          </div>
         </div>`;
       case "refused":
         return html`<ledger-sync-problem .words=${this.words} .problem=${link.problem}></ledger-sync-problem>`;

@@ -44,6 +44,7 @@ export class LedgerSyncModal extends Whole {
   @state() private announced = "";
 
   @query("dialog") private dialog!: HTMLDialogElement;
+  @query("h2") private heading!: HTMLElement;
 
   private api: Api | null = null;
   private follower: RunFollower | null = null;
@@ -70,7 +71,10 @@ export class LedgerSyncModal extends Whole {
         flex-direction: column;
         border: 1px solid color-mix(in srgb, var(--line) 70%, transparent);
         border-radius: 20px;
-        background: var(--panel);
+        background:
+          radial-gradient(90% 60% at 100% 100%, color-mix(in srgb, #6650c8 14%, transparent), transparent),
+          radial-gradient(90% 60% at 0% 60%, color-mix(in srgb, #0c8079 12%, transparent), transparent),
+          var(--panel);
         color: var(--ink);
         box-shadow: var(--shadow);
         backdrop-filter: blur(22px) saturate(1.4);
@@ -133,6 +137,7 @@ export class LedgerSyncModal extends Whole {
         margin: 0;
         font-size: 1.3rem;
         line-height: 1.25;
+        outline: none;
       }
 
       header div {
@@ -264,6 +269,8 @@ export class LedgerSyncModal extends Whole {
     const otherBooks = ["tenant", "base", "syncId"].some((name) => changed.has(name));
     if (changed.has("open")) this.openChanged(changed.get("open") === true);
     else if (otherBooks || changed.has("token")) this.accessChanged(otherBooks);
+    // what had the focus may be gone from the page
+    if (this.open && !this.shadowRoot?.activeElement) this.heading.focus({ preventScroll: true });
   }
 
   override render(): TemplateResult {
@@ -272,7 +279,7 @@ export class LedgerSyncModal extends Whole {
       <div class="frame" lang=${lang}>
         <header>
           <div>
-            <h2 id="title">${t.title}</h2>
+            <h2 id="title" tabindex="-1" autofocus>${t.title}</h2>
             ${this.whose ? html`<p>${t.tenantOf(this.whose)}</p>` : nothing}
           </div>
           <button class="shut" aria-label=${t.close} @click=${this.close}>
