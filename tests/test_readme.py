@@ -40,6 +40,12 @@ def test_the_output_on_real_books_is_the_real_output(tmp_path: Path) -> None:
     assert [line for line in printed if line] == [line for line in expected if line]
 
 
+def test_every_link_leads_to_a_file() -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
 def test_there_are_two_commands_before_all_others() -> None:
     commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
     assert "ledger-sync demo" in commands[0]
