@@ -2,8 +2,8 @@
 
 Hypothesis draws histories that the host's classes can hold (postings, payments, credit notes, reversals, edits,
 rollbacks), `Books.play` lets them happen through its models and sessions, and `assert_in_sync` takes the proof. In a
-project of yours it is a test that pytest finds; here it is called. Run it with `python examples/property_tests.py`;
-what it prints is in `property_tests.txt` beside it.
+project of yours it is a test that pytest finds; here it is called. With Hypothesis installed, run it with
+`python examples/property_tests.py`; what it prints is in `property_tests.txt` beside it.
 """
 
 from __future__ import annotations
