@@ -90,12 +90,16 @@ class AccountProofPanel extends Piece {
         white-space: nowrap;
       }
 
-      svg {
+      .track {
+        position: relative;
         align-self: stretch;
+        min-height: 2.4rem;
+      }
+
+      svg {
+        position: absolute;
         width: 100%;
         height: 100%;
-        min-height: 2.4rem;
-        overflow: visible;
       }
 
       rect {
@@ -136,7 +140,7 @@ class AccountProofPanel extends Piece {
           grid-template-columns: 1fr max-content;
         }
 
-        .bars svg {
+        .bars .track {
           grid-column: 1 / -1;
           min-height: 1.6rem;
         }
@@ -199,11 +203,11 @@ class AccountProofPanel extends Piece {
   private renderBar({ from, to }: Bar, thread: "above" | "below" | "both"): TemplateResult {
     const width = Math.max(THIN, Math.abs(to - from));
     const left = Math.min(from, to, 100 - width);
-    return html`<svg aria-hidden="true">
+    return html`<span class="track"><svg aria-hidden="true">
       ${thread === "below" ? nothing : svg`<line x1="${thread === "above" ? to : from}%" x2="${thread === "above" ? to : from}%" y1="0" y2="50%" />`}
       ${thread === "above" ? nothing : svg`<line x1="${to}%" x2="${to}%" y1="50%" y2="100%" />`}
       <rect x="${left}%" width="${width}%" y="22%" height="56%" rx="3" />
-    </svg>`;
+    </svg></span>`;
   }
 
   private renderBehind(cause: Cause): TemplateResult {

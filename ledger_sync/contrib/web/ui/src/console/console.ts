@@ -7,7 +7,7 @@ import { Problem } from "../core/problem";
 import { untilReached } from "../core/retry";
 import type { Session } from "../core/types";
 import "../dialog/link-note";
-import type { Lang } from "../i18n";
+import { langOf, type Lang } from "../i18n";
 import { Whole } from "../ui/piece";
 import { base, controls, theme } from "../ui/theme";
 import "./account-proof";
@@ -183,7 +183,8 @@ export class LedgerSyncConsole extends Whole {
   override connectedCallback(): void {
     super.connectedCallback();
     addEventListener("hashchange", this.routeChanged);
-    this.lang ||= this.keptLang.get();
+    // the page itself is the same for everybody: the browser knows better what its reader speaks
+    this.lang ||= this.keptLang.get() || langOf(navigator.language);
     this.token ||= this.keptToken.get();
     this.tenant ||= this.keptTenant.get();
   }
@@ -202,7 +203,8 @@ export class LedgerSyncConsole extends Whole {
   protected override updated(): void {
     const { t, lang } = this.words;
     document.title = this.session ? `${t.pages[this.route.page]} · ${t.console}` : t.console;
-    if (this.lang) document.documentElement.lang = lang;
+    // set only when it differs: whatever is set here is heard of again
+    if (this.lang && document.documentElement.lang !== lang) document.documentElement.lang = lang;
   }
 
   override render(): TemplateResult {

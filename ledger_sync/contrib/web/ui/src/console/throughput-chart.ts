@@ -1,6 +1,6 @@
 import { css, html, nothing, svg, type TemplateResult } from "lit";
 import { property } from "lit/decorators.js";
-import { countText, rateText } from "../core/amounts";
+import { rateText } from "../core/amounts";
 import { momentText } from "../core/times";
 import type { Run } from "../core/types";
 import { define, Piece } from "../ui/piece";
@@ -73,7 +73,7 @@ class ThroughputChart extends Piece {
         ${[0, top / 2, top].map(
           (rate) =>
             svg`<line class="grid" x1="0" x2="100%" y1=${y(rate)} y2=${y(rate)} />
-              <text x="-8" y=${y(rate) + 4}>${countText(rate, lang)}</text>`,
+              <text x="-8" y=${y(rate) + 4}>${rate ? rateText(rate, lang) : 0}</text>`,
         )}
         ${runs.map((run, index) =>
           run.linesPerSecond === null
@@ -89,10 +89,12 @@ class ThroughputChart extends Piece {
   }
 }
 
-/** The next round number that can be halved: 2, 4, 6, 8, 10, 20, 40 … */
-export function roundUp(number: number): number {
+const ROUND = [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10];
+
+/** The next round number, to end an axis with. */
+function roundUp(number: number): number {
   const power = 10 ** Math.floor(Math.log10(number));
-  return Math.max(2, Math.ceil(number / power / 2) * 2 * power);
+  return power * ROUND.find((round) => round * power >= number)!;
 }
 
 define("ledger-sync-throughput", ThroughputChart);

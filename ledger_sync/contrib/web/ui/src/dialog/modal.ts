@@ -124,7 +124,7 @@ export class LedgerSyncModal extends Whole {
         display: contents;
       }
 
-      header {
+      .top {
         display: flex;
         gap: 1rem;
         align-items: center;
@@ -140,12 +140,12 @@ export class LedgerSyncModal extends Whole {
         outline: none;
       }
 
-      header div {
+      .top div {
         flex: 1;
         min-width: 0;
       }
 
-      header p {
+      .top p {
         overflow-wrap: anywhere;
         font-size: 0.9375rem;
       }
@@ -223,7 +223,7 @@ export class LedgerSyncModal extends Whole {
           padding: 1rem;
         }
 
-        header,
+        .top,
         footer {
           padding-inline: 1rem;
         }
@@ -277,7 +277,7 @@ export class LedgerSyncModal extends Whole {
     const { t, lang } = this.words;
     return html`<dialog aria-labelledby="title" @cancel=${this.escaped} @close=${this.close}>
       <div class="frame" lang=${lang}>
-        <header>
+        <div class="top">
           <div>
             <h2 id="title" tabindex="-1" autofocus>${t.title}</h2>
             ${this.whose ? html`<p>${t.tenantOf(this.whose)}</p>` : nothing}
@@ -287,7 +287,7 @@ export class LedgerSyncModal extends Whole {
               <path d="M3 3l10 10M13 3L3 13" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round" />
             </svg>
           </button>
-        </header>
+        </div>
         <div class="body" role="group" aria-label=${t.title} tabindex="0">
           <p class="unseen" role="status">${this.announced}</p>
           ${this.notice ? html`<p class="notice" role="status">${t[this.notice]}</p>` : nothing}
