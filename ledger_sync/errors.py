@@ -28,7 +28,8 @@ def _shown(value: object, written: Callable[[object], str]) -> str:
 class LedgerSyncError(Exception):
     """Base class of all errors that the library raises on purpose.
 
-    Their messages are one line each, whatever stands in the names and numbers that they repeat.
+    Their messages are one line each, whatever stands in the names and numbers that they repeat. Most have a ``remedy``,
+    with which the message ends.
     """
 
     def __init__(self, *arguments: object) -> None:
@@ -56,6 +57,7 @@ class AmountError(ValueRefusedError):
     """
 
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.name = name
         self.value = value
         super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
@@ -65,6 +67,7 @@ class TextError(ValueRefusedError):
     """A text that a database would cut, refuse or garble: too long, with NUL or half a surrogate pair."""
 
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.name = name
         self.value = value
         super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
@@ -82,6 +85,7 @@ class EntryError(LedgerSyncError):
     """A journal entry that cannot be posted, changed or reversed as asked. ``voucher`` names it."""
 
     def __init__(self, voucher: str, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.voucher = voucher
         super().__init__(f"Voucher {voucher} {problem}. {remedy}")
 
@@ -140,6 +144,7 @@ class SettlementError(LedgerSyncError):
     """Two open items that cannot be settled, or taken apart, as asked. ``items`` names both, by table and id."""
 
     def __init__(self, items: tuple[str, str], problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.items = items
         super().__init__(f"{items[0]} and {items[1]} {problem}. {remedy}")
 
@@ -148,6 +153,7 @@ class LinkError(LedgerSyncError):
     """A source link that cannot be made or taken back as asked. ``line_id`` is the journal line's id."""
 
     def __init__(self, line_id: object, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.line_id = line_id
         super().__init__(f"Journal line {line_id} {problem}. {remedy}")
 
@@ -156,6 +162,7 @@ class AdoptionError(LedgerSyncError):
     """A row from before that cannot take the line that was chosen for it. ``row_id`` and ``line_id`` name both."""
 
     def __init__(self, row_id: object, line_id: object, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.row_id = row_id
         self.line_id = line_id
         super().__init__(f"Row {row_id} (line {line_id} was chosen) {problem}. {remedy}")
@@ -180,6 +187,7 @@ class RunStateError(LedgerSyncError):
     """A run that cannot be resumed or steered as asked. ``run_id`` names it."""
 
     def __init__(self, run_id: object, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.run_id = run_id
         super().__init__(f"Run {run_id} {problem}. {remedy}")
 
@@ -218,6 +226,7 @@ class NotInTheBooksError(LedgerSyncError, LookupError):
     """Something that was asked for by name and is not in this tenant's books, or not told apart there."""
 
     def __init__(self, subject: str, problem: str, remedy: str) -> None:
+        self.remedy = remedy
         self.subject = subject
         super().__init__(f"{subject} {problem}. {remedy}")
 

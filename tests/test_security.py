@@ -457,6 +457,7 @@ COMMANDS: dict[str, list[Callable[[Theirs], list[str]]]] = {
     "explain": [lambda theirs: [theirs.voucher], lambda theirs: [f"vendor_invoice:{theirs.number}"]],
     "open-items": [lambda theirs: ["--include-settled"], lambda theirs: ["--as-of", "2026-03-31"]],
     "ageing": [lambda theirs: []],
+    "serve": [lambda theirs: ["--port", "65536"]],  # what it serves: tests/web
     "specification": [lambda theirs: ["supplier"], lambda theirs: ["supplier", "--party", "BETA-V"]],
 }
 """By command: what is typed behind it, as acme."""

@@ -374,3 +374,39 @@ def match(
             session.commit()
             output.say(f"{len(chosen):,} lines are linked. A backfill settles them: ledger-sync backfill")
     return 0
+
+
+@app.command()
+def serve(
+    db: Db = DEFAULT_DB,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only these books; all unless given.")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="On 127.0.0.1; 0 for any free one.")] = 8321,
+    account: Accounts = None,
+    as_json: Json = False,
+) -> int:
+    """Serve the console and its API on this machine alone (extra web), until Ctrl-C.
+
+    The token is LEDGER_SYNC_TOKEN, or is made and shown at the start.
+    """
+    try:
+        from ledger_sync.contrib.web import alone
+    except ImportError as error:
+        if error.name not in {"starlette", "socketio", "uvicorn"}:
+            raise
+        raise ConfigurationError(f"serve needs {error.name}: pip install 'ledger-sync[cli,web]'") from None
+    given = alone.token_of_environment()
+    token = given or alone.new_token()
+
+    def say(address: str) -> None:
+        output = show.Output(as_json)
+        if as_json:
+            output.document([alone.Listening(address=address, token=None if given else token)])
+            sys.stdout.flush()
+        output.say(f"The console is at {address} until Ctrl-C.")
+        output.say("Its token is LEDGER_SYNC_TOKEN." if given else f"Its token, for this time: {token}")
+
+    sync = LedgerSync(settings_of(account))
+    with books(db) as (_, factory):
+        console = alone.app_alone(sync, factory, token, getpass.getuser(), tenant=tenant)
+        alone.serve(console, port, say)
+    return 0

@@ -1,0 +1,88 @@
+"""The application alone on loopback, for whoever has the database and no backend: one token, everybody's books."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ledger_sync import LedgerSync
+from ledger_sync.binding import attribute
+from ledger_sync.contrib.web.app import WebApp, create_app
+from ledger_sync.contrib.web.auth import RIGHTS, Principal, with_token
+from ledger_sync.errors import ConfigurationError
+
+TOKEN_VARIABLE: Final = "LEDGER_SYNC_TOKEN"
+TOKEN_MIN: Final = 16
+HOST: Final = "127.0.0.1"
+
+
+def token_of_environment() -> str | None:
+    """The token that the environment gives; None if it gives none.
+
+    :raises ConfigurationError: it is too short to keep anybody out.
+    """
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token is not None and len(token) < TOKEN_MIN:
+        raise ConfigurationError(f"{TOKEN_VARIABLE} has fewer than {TOKEN_MIN} characters. Give a longer token.")
+    return token
+
+
+def new_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+class Listening(BaseModel):
+    """Where the page is, and the token if it was made for this time."""
+
+    address: str
+    token: str | None
+
+
+def app_alone(
+    sync: LedgerSync, factory: Callable[[], Session], token: str, name: str, *, tenant: Any = None, **more: Any
+) -> WebApp:
+    """An application whose one token may do everything in one tenant's books, or in everybody's.
+
+    ``more`` is for ``create_app``.
+    """
+
+    def principal() -> Principal:
+        tenants: tuple[Any, ...] = () if tenant is None else (tenant,)
+        if tenant is None and sync.binding.has_tenants:
+            tenant_id = attribute(sync.binding.entry, "tenant_id")
+            with factory() as session:
+                tenants = tuple(session.scalars(select(tenant_id).distinct().order_by(tenant_id)))
+        return Principal(name=name, tenants=tenants, rights=frozenset(RIGHTS))
+
+    return create_app(sync, factory, with_token(token, principal), **more)
+
+
+def serve(app: WebApp, port: int, on_start: Callable[[str], object]) -> None:
+    """Serve an application on loopback until it is interrupted.
+
+    :param port: 0 for any that is free.
+    :param on_start: is called with the address of the page when the server listens.
+    """
+    config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", access_log=False)
+    server = _Server(config, on_start)
+    server.run()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[str], object]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        for listening in self.servers:
+            for one in listening.sockets:
+                self._on_start(f"http://{HOST}:{one.getsockname()[1]}/")

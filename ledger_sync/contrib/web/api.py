@@ -1,0 +1,344 @@
+"""The operations: each asks the public face about one tenant's books, and answers with what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from itertools import islice
+from typing import Any, Final
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from ledger_sync import Proof, __version__
+from ledger_sync.binding import attribute
+from ledger_sync.contrib.web.auth import RIGHTS
+from ledger_sync.contrib.web.books import Books
+from ledger_sync.contrib.web.operations import (
+    AgeingOf,
+    AsOf,
+    Call,
+    ErrorsOf,
+    History,
+    ItemsOf,
+    LinesOfCause,
+    Nothing,
+    OfTenant,
+    Operation,
+    Search,
+    Start,
+    StatementOf,
+    acting,
+    reading,
+)
+from ledger_sync.contrib.web.payloads import (
+    KINDS,
+    Envelope,
+    ErrorLine,
+    Payload,
+    Run,
+    error_line,
+    payload_of,
+    run_of,
+)
+from ledger_sync.contrib.web.problems import ProblemError, not_there
+from ledger_sync.contrib.web.tenants import Tenants
+from ledger_sync.errors import NotInTheBooksError, RunStateError
+from ledger_sync.explain import Explanation
+from ledger_sync.findings import Finding
+from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference
+from ledger_sync.reports import Ageing, OpenItem
+from ledger_sync.statements import Statement
+
+STARTED: Final = "Data sync started. You will receive real-time updates."
+
+
+class SignedIn(Envelope):
+    """Who asks, and what they may do."""
+
+    name: str
+    tenants: tuple[str, ...]
+    rights: tuple[str, ...]
+    expires_at: Any
+    kinds: tuple[str, ...]
+    version: str
+
+
+class Started(Envelope):
+    """A sync has begun."""
+
+    success: bool
+    message: str
+    sync_id: str
+
+
+class Runs(Envelope):
+    """The newest runs, the newest first."""
+
+    runs: tuple[Run, ...]
+
+
+class Errors(Envelope):
+    """The newest errors of a run; ``total``: how many it has met."""
+
+    errors: tuple[ErrorLine, ...]
+    total: int
+
+
+class ToldCause(Cause):
+    """A cause, and whether it is a fault rather than explained."""
+
+    fault: bool
+
+
+class ToldAccount(AccountProof):
+    """The proof of one control account."""
+
+    causes: tuple[ToldCause, ...]
+
+
+class ToldProof(BaseModel):
+    """A proof, with what it comes to. Fields as of ``Proof``."""
+
+    tenant_id: Any
+    as_of: date | None
+    accounts: tuple[ToldAccount, ...]
+    findings: tuple[Finding, ...]
+    with_findings: bool
+    runs_active: tuple[Any, ...]
+    clean: bool
+
+
+class Lines(Envelope):
+    """Lines behind a proof; ``more``: there are others."""
+
+    lines: tuple[Difference, ...]
+    more: bool
+
+
+class Items(Envelope):
+    """Open items; ``more``: there are others."""
+
+    items: tuple[OpenItem, ...]
+    more: bool
+
+
+class Found(Explanation):
+    """What became of what was searched for; ``others``: what else bears that number."""
+
+    others: tuple[str, ...] = ()
+
+
+def _told(account: AccountProof) -> ToldAccount:
+    causes = tuple(ToldCause(**cause.model_dump(), fault=cause.name in FAULTS) for cause in account.causes)
+    return ToldAccount(**{**account.model_dump(), "causes": causes})
+
+
+class Api:
+    """The operations on the books of one ``LedgerSync``.
+
+    :param taken: is told the id of a run that was started or resumed, to have it worked on.
+    """
+
+    def __init__(self, books: Books, tenants: Tenants, taken: Callable[[int], object]) -> None:
+        self.books = books
+        self.sync = books.sync
+        self.tenants = tenants
+        self.taken = taken
+
+    def operations(self) -> Sequence[Operation]:
+        """All of them."""
+        run = "/sync-data/{syncId}"
+        return (
+            reading("/session", "session", "Who you are", Nothing, SignedIn, self.session),
+            acting("/sync-data", "start", "Start a sync", Start, Started, self.start),
+            reading("/sync-data", "history", "The newest runs", History, Runs, self.history),
+            reading(run, "run", "How far a run is", OfTenant, Payload, self.run, (409,)),
+            reading(f"{run}/errors", "errors", "A run's errors", ErrorsOf, Errors, self.errors),
+            acting(f"{run}/pause", "pause", "Pause a run", Nothing, Payload, self.pause),
+            acting(f"{run}/resume", "resume", "Resume a run", Nothing, Payload, self.resume),
+            acting(f"{run}/cancel", "cancel", "Cancel a run", Nothing, Payload, self.cancel),
+            reading("/proof", "proof", "Prove the books", AsOf, ToldProof, self.proof),
+            reading("/proof/lines", "lines", "The lines behind a proof", LinesOfCause, Lines, self.lines),
+            reading("/explain", "explain", "Why something has a row, or none", Search, Found, self.explain),
+            reading("/open-items", "items", "Open items", ItemsOf, Items, self.items),
+            reading("/ageing", "ageing", "Open items by age", AgeingOf, Ageing, self.ageing),
+            reading("/statement", "statement", "One party's account", StatementOf, Statement, self.statement),
+        )
+
+    def _tenant(self, call: Call) -> Any:
+        """What the library is given as ``tenant_id``.
+
+        :raises ProblemError: it is not the principal's.
+        """
+        return self.tenants.given(self.tenants.one(call.principal, call.asked.tenant))
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    async def session(self, call: Call) -> BaseModel:
+        return SignedIn(
+            name=call.principal.name,
+            tenants=tuple(map(str, call.principal.tenants)) if self.tenants.several else (),
+            rights=tuple(right for right in RIGHTS if right in call.principal.rights),
+            expires_at=call.principal.expires_at,
+            kinds=tuple(kind for kind, ledger in KINDS.items() if ledger in self.sync.settings.ledgers()),
+            version=__version__,
+        )
+
+    async def start(self, call: Call) -> BaseModel:
+        asked: Start = call.asked
+        run_id = await self.sync.astart(
+            self.books.factory,
+            tenant_id=self._tenant(call),
+            since=asked.since,
+            until=asked.until,
+            ledgers=None if asked.kinds is None else [KINDS[kind] for kind in asked.kinds],
+            dry_run=asked.dry_run,
+            actor=call.principal.name[:100],
+        )
+        self.taken(run_id)
+        return Started(success=True, message=STARTED, sync_id=str(run_id))
+
+    async def history(self, call: Call) -> BaseModel:
+        tenant = self._tenant(call)
+        reports = await self.books.read(lambda s: self.sync.runs(s, tenant, limit=call.asked.limit))
+        return Runs(runs=tuple(map(run_of, reports)))
+
+    async def _of_run(self, call: Call) -> tuple[int, Any]:
+        """The run that is meant, and its tenant.
+
+        :raises ProblemError: there is no such run in the tenant's books.
+        """
+        tenant, run_id = self._tenant(call), call.run_id
+        if run_id is None:
+            raise not_there()
+
+        def exists(session: Session) -> bool:
+            try:
+                self.sync.report(session, run_id, tenant_id=tenant)
+            except RunStateError:
+                return False
+            return True
+
+        if not await self.books.read(exists):
+            raise not_there()
+        return run_id, tenant
+
+    async def run(self, call: Call) -> BaseModel:
+        run_id, tenant = await self._of_run(call)
+        return await self.books.read(lambda s: payload_of(self.sync, s, run_id, tenant))
+
+    async def errors(self, call: Call) -> BaseModel:
+        run_id, tenant = await self._of_run(call)
+
+        def read(session: Session) -> Errors:
+            found = self.sync.failures(session, tenant, run_id=run_id, resolved=True, limit=call.asked.limit)
+            report = self.sync.report(session, run_id, tenant_id=tenant)
+            return Errors(errors=tuple(map(error_line, found)), total=max(report.errors, len(found)))
+
+        return await self.books.read(read)
+
+    async def pause(self, call: Call) -> BaseModel:
+        run_id, tenant = await self._of_run(call)
+        await self.books.write(lambda s: self.sync.pause(s, run_id, tenant_id=tenant))
+        return await self.run(call)
+
+    async def cancel(self, call: Call) -> BaseModel:
+        run_id, tenant = await self._of_run(call)
+        await self.books.write(lambda s: self.sync.cancel(s, run_id, tenant_id=tenant))
+        return await self.run(call)
+
+    async def resume(self, call: Call) -> BaseModel:
+        run_id, tenant = await self._of_run(call)
+        if await self.sync.areopen(self.books.factory, run_id, tenant_id=tenant):
+            self.taken(run_id)
+        return await self.run(call)
+
+    # -- the books -------------------------------------------------------------------------------------
+
+    async def proof(self, call: Call) -> BaseModel:
+        tenant, as_of = self._tenant(call), call.asked.as_of
+        proof = await self.books.read(lambda s: self.sync.verify(s, tenant, as_of))
+        return ToldProof(
+            **{name: getattr(proof, name) for name in Proof.model_fields if name != "accounts"},
+            accounts=tuple(map(_told, proof.accounts)),
+            clean=proof.clean,
+        )
+
+    async def lines(self, call: Call) -> BaseModel:
+        asked: LinesOfCause = call.asked
+        tenant = self._tenant(call)
+
+        def read(session: Session) -> list[Difference]:
+            chosen = (
+                line
+                for line in self.sync.differences(session, tenant, asked.as_of)
+                if asked.account in {None, line.account_number} and asked.cause in {None, line.cause}
+            )
+            return list(islice(chosen, asked.limit + 1))
+
+        found = await self.books.read(read)
+        return Lines(lines=tuple(found[: asked.limit]), more=len(found) > asked.limit)
+
+    async def explain(self, call: Call) -> BaseModel:
+        tenant, asked = self._tenant(call), call.asked.q.strip()
+        if not asked:
+            raise ProblemError(422, "Refused", "The search is empty.", "Give a voucher or the number of a document.")
+        return await self.books.read(lambda s: self._found(s, tenant, asked))
+
+    def _found(self, session: Session, tenant: Any, asked: str) -> Found:
+        """A voucher of that name, or else the documents of that number, whatever they are."""
+        ledgers = [self.sync.binding.ledger(name) for name in self.sync.settings.ledgers()]
+        documents = [f"{document.name}:{asked}" for ledger in ledgers for document in ledger.documents]
+        found: list[tuple[str, Explanation]] = []
+        first: NotInTheBooksError | None = None
+        for subject in [asked, *([] if ":" in asked else documents)]:
+            try:
+                found.append((subject, self.sync.explain(session, subject, tenant)))
+            except NotInTheBooksError as error:
+                first = first or error
+        if not found:
+            assert first is not None
+            raise first
+        (_, explanation), *others = found
+        return Found(**explanation.model_dump(), others=tuple(subject for subject, _ in others))
+
+    async def items(self, call: Call) -> BaseModel:
+        asked: ItemsOf = call.asked
+        tenant = self._tenant(call)
+        ledgers = None if asked.ledger is None else [self._ledger(asked.ledger)]
+        found = await self.books.read(
+            lambda s: self.sync.open_items(
+                s, tenant, ledgers=ledgers, as_of=asked.as_of, include_settled=asked.include_settled
+            )
+        )
+        return Items(items=found[: asked.limit], more=len(found) > asked.limit)
+
+    async def ageing(self, call: Call) -> BaseModel:
+        asked: AgeingOf = call.asked
+        tenant = self._tenant(call)
+        ledgers = None if asked.ledger is None else [self._ledger(asked.ledger)]
+        return await self.books.read(lambda s: self.sync.ageing(s, tenant, as_of=asked.as_of, ledgers=ledgers))
+
+    async def statement(self, call: Call) -> BaseModel:
+        asked: StatementOf = call.asked
+        tenant = self._tenant(call)
+        ledger = self._ledger(asked.ledger)
+        model = self.sync.binding.ledger(ledger).party_model
+        try:
+            party = asked.party if model is None else attribute(model, "id").type.python_type(asked.party)
+        except (ValueError, NotImplementedError):
+            raise not_there() from None
+        return await self.books.read(
+            lambda s: self.sync.statement(s, tenant, ledger, party, since=asked.since, until=asked.until)
+        )
+
+    def _ledger(self, name: str) -> str:
+        """The ledger that is asked for.
+
+        :raises ProblemError: the settings have no control account of it.
+        """
+        if name not in self.sync.settings.ledgers():
+            known = ", ".join(self.sync.settings.ledgers())
+            raise ProblemError(422, "Refused", f"These books have no {name} ledger.", f"They have: {known}.")
+        return name

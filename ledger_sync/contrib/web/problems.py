@@ -1,0 +1,59 @@
+"""What went wrong, as ``application/problem+json`` (RFC 9457): a title, what happened, and what to do next.
+
+Errors of the library say all of it themselves. Whatever else is raised is told to the log, and to nobody outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from ledger_sync.errors import LedgerSyncError, NotInTheBooksError, RunActiveError, RunStateError
+
+
+class ProblemError(Exception):
+    """An answer other than the one that was asked for."""
+
+    def __init__(
+        self, status: int, title: str, detail: str, remedy: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.remedy = remedy
+        self.more = dict(more or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The document."""
+        told = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+        return {**told, **({} if self.remedy is None else {"remedy": self.remedy}), **self.more}
+
+
+def problem_of(error: LedgerSyncError) -> ProblemError:
+    """What an error of the library is to whoever asks over HTTP."""
+    remedy: str | None = getattr(error, "remedy", None)
+    detail = str(error) if remedy is None else str(error).removesuffix(remedy).strip()
+    if isinstance(error, RunActiveError):
+        return ProblemError(409, "A sync is running already", detail, remedy, {"syncId": str(error.run_id)})
+    if isinstance(error, RunStateError):
+        return ProblemError(409, "The sync cannot do that now", detail, remedy, {"syncId": str(error.run_id)})
+    if isinstance(error, NotInTheBooksError):
+        return ProblemError(404, "Not in the books", detail, remedy)
+    return ProblemError(422, "Refused", detail, remedy)
+
+
+def not_there() -> ProblemError:
+    """What nobody has, and what is another tenant's."""
+    return ProblemError(404, "Not there", "There is no such thing in these books.", "Check the id and the tenant.")
+
+
+def answered(problem: ProblemError) -> JSONResponse:
+    """A problem as a response."""
+    headers = {"Cache-Control": "no-store"}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem.body, problem.status, headers, media_type="application/problem+json")

@@ -1,0 +1,1 @@
+"""Tests of the web face: HTTP, sockets, and the console in a browser."""

@@ -1,0 +1,384 @@
+"""What is asked over HTTP: runs started, steered and read; the proof; and nothing of another tenant's."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import NullPool
+
+from ledger_sync import LedgerSync
+from ledger_sync.contrib.web import create_app
+from ledger_sync.contrib.web.operations import BODY_MAX
+from ledger_sync.models import SyncRun
+from tests.oracle import assert_synced
+from tests.settlement_oracle import assert_settled
+from tests.web.places import Place, authenticate, listening
+
+API = "/api/ledger"
+
+
+def headers(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+ACME, BETA, BOTH = headers("token-of-acme"), headers("token-of-beta"), headers("token-of-both")
+
+
+@contextmanager
+def served(app: Any) -> Iterator[httpx.Client]:
+    """A client of the application, which is served on loopback."""
+    with listening(app) as address, httpx.Client(base_url=address, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def client(place: Place) -> Iterator[httpx.Client]:
+    with served(place.app()) as client:
+        yield client
+
+
+@pytest.fixture
+def idle(place: Place) -> Iterator[httpx.Client]:
+    """An application that leaves the work to others."""
+    with served(place.app(runs_at_once=0)) as client:
+        yield client
+
+
+def until_over(client: httpx.Client, sync_id: str, token: dict[str, str] = ACME) -> dict[str, Any]:
+    for _ in range(600):
+        told: dict[str, Any] = client.get(f"{API}/sync-data/{sync_id}", headers=token).json()
+        if told["state"] != "running":
+            return told
+        time.sleep(0.05)
+    raise AssertionError(f"the run does not end: {told}")
+
+
+def test_a_sync_is_started_answered_at_once_and_done_in_the_background(place: Place, client: httpx.Client) -> None:
+    answer = client.post(f"{API}/sync-data", headers=ACME)
+    assert answer.status_code == 202
+    sync_id = answer.json()["syncId"]
+    assert answer.json() == {
+        "success": True,
+        "message": "Data sync started. You will receive real-time updates.",
+        "syncId": sync_id,
+    }
+    told = until_over(client, sync_id)
+    with place.factory() as session:
+        report = place.sync.report(session, int(sync_id))
+    assert (told["state"], told["progress"], told["clean"]) == ("completed", 100.0, True)
+    assert told["stats"] == {"total": report.processed, "synced": report.synced, "skipped": 1, "errors": 0}
+    assert told["snapshot"]["skipped"] == {"manual": 1}
+    assert [step["step"] for step in told["steps"]] == [stage.stage for stage in report.stages]
+    assert {step["state"] for step in told["steps"]} == {"done"}
+    assert (told["tenant"], told["step"], told["errors"]) == ("acme", "completed", [])
+    (run,) = client.get(f"{API}/sync-data", headers=ACME).json()["runs"]
+    assert (run["syncId"], run["actor"], run["synced"], run["state"]) == (sync_id, "kari", 7, "completed")
+    with place.engine.connect() as connection:
+        assert_settled(connection)
+
+
+def test_filters_go_into_the_run(place: Place, client: httpx.Client) -> None:
+    body = {"kinds": ["customer_invoices"], "since": "2026-01-01", "until": "2026-12-31", "dryRun": True}
+    sync_id = client.post(f"{API}/sync-data", headers=ACME, json=body).json()["syncId"]
+    told = until_over(client, sync_id)
+    assert told["dryRun"] is True
+    assert [step["step"] for step in told["steps"]] == ["checking", "customer_invoices"]
+    assert told["stats"]["total"] == 0
+
+
+def test_a_second_start_over_the_same_tenant_names_the_running_one(idle: httpx.Client) -> None:
+    first = idle.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
+    second = idle.post(f"{API}/sync-data", headers=ACME)
+    assert (second.status_code, second.json()["syncId"]) == (409, first)
+    assert second.headers["content-type"] == "application/problem+json"
+    assert idle.post(f"{API}/sync-data", headers=BETA).status_code == 202
+
+
+def test_a_run_is_paused_resumed_and_cancelled(place: Place, idle: httpx.Client) -> None:
+    sync_id = idle.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
+    run = f"{API}/sync-data/{sync_id}"
+    assert idle.post(f"{run}/pause", headers=ACME).json()["command"] == "pause"
+    place.sync.advance(place.factory, int(sync_id))
+    assert idle.get(run, headers=ACME).json()["state"] == "paused"
+    assert idle.post(f"{run}/resume", headers=ACME).json()["state"] == "running"
+    assert idle.post(f"{run}/cancel", headers=ACME).json()["command"] == "cancel"
+    place.sync.advance(place.factory, int(sync_id))
+    assert idle.get(run, headers=ACME).json()["state"] == "cancelled"
+    for verb in ("pause", "resume"):
+        refused = idle.post(f"{run}/{verb}", headers=ACME)
+        assert (refused.status_code, refused.json()["syncId"]) == (409, sync_id)
+        assert refused.json()["remedy"]
+
+
+def test_a_resumed_run_is_worked_on(place: Place, client: httpx.Client) -> None:
+    run_id = place.sync.start(place.factory, tenant_id="acme")
+    with place.factory() as session:
+        place.sync.pause(session, run_id)
+        session.commit()
+    assert place.sync.advance(place.factory, run_id).state == "paused"
+    assert client.post(f"{API}/sync-data/{run_id}/resume", headers=ACME).status_code == 202
+    assert until_over(client, str(run_id))["state"] == "completed"
+
+
+def test_a_run_whose_worker_has_died_is_gone_on_with(place: Place) -> None:
+    run_id = place.sync.start(place.factory, tenant_id="acme")  # whoever started it is not heard of again
+    with place.factory() as session:
+        run = session.get_one(SyncRun, run_id)
+        run.lease_until = run.started_at
+        session.commit()
+    with served(place.app()) as client:
+        assert until_over(client, str(run_id))["state"] == "completed"
+
+
+def test_the_proof_and_the_lines_behind_it(place: Place, client: httpx.Client) -> None:
+    proof = client.get(f"{API}/proof", headers=ACME).json()
+    (supplier,) = [one for one in proof["accounts"] if one["account_number"] == "2400"]
+    causes = {cause["name"]: (cause["count"], cause["amount"], cause["fault"]) for cause in supplier["causes"]}
+    assert not proof["clean"]
+    assert causes == {"missing": (7, "35015.00", True), "manual": (1, "77.00", False)}
+    assert supplier["difference"] == "35092.00"
+    lines = client.get(f"{API}/proof/lines", params={"account": "2400", "cause": "manual"}, headers=ACME).json()
+    assert [(line["voucher"], line["amount"]) for line in lines["lines"]] == [("ACME-manual/2026", "77.00")]
+    assert lines["more"] is False
+    assert client.get(f"{API}/proof/lines?limit=2", headers=ACME).json()["more"] is True
+    place.sync.backfill(place.factory, tenant_id="acme")
+    assert client.get(f"{API}/proof", headers=ACME).json()["clean"]
+
+
+def test_explained_by_voucher_by_kind_and_by_number_alone(place: Place, client: httpx.Client) -> None:
+    voucher = place.ids["acme"]["voucher"]
+    for asked in (voucher, "vendor_invoice:ACME-5", " ACME-5 "):
+        found = client.get(f"{API}/explain", params={"q": asked}, headers=ACME)
+        assert found.status_code == 200, found.text
+        assert [entry["voucher"] for entry in found.json()["entries"]] == [voucher]
+    missing = client.get(f"{API}/explain?q=nobody", headers=ACME)
+    assert (missing.status_code, missing.json()["title"]) == (404, "Not in the books")
+    assert missing.json()["remedy"]
+
+
+def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    items = client.get(f"{API}/open-items?ledger=supplier", headers=ACME).json()["items"]
+    assert [item["remaining_amount"] for item in items] == [f"700{n}.00" for n in range(1, 6)]
+    assert len(client.get(f"{API}/open-items?includeSettled=true", headers=ACME).json()["items"]) == 7
+    assert client.get(f"{API}/open-items?limit=2", headers=ACME).json()["more"] is True
+    ageing = client.get(f"{API}/ageing?ledger=supplier&asOf=2026-04-10", headers=ACME).json()
+    assert [row["total"] for row in ageing["rows"]] == ["35015.00"]
+    party = {"ledger": "supplier", "party": place.ids["acme"]["party"]}
+    statement = client.get(f"{API}/statement", params=party, headers=ACME).json()
+    assert (statement["closing"], len(statement["movements"])) == ("35015.00", 7)
+    assert client.get(f"{API}/statement?ledger=supplier&party=x", headers=ACME).status_code == 404
+
+
+# -- who may ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "no token"),
+        ({"Authorization": "Basic a2FyaTpoZW1tZWxpZw=="}, "another scheme"),
+        ({"Authorization": "Bearer"}, "another scheme"),
+        ({"Authorization": "Bearer token-of-nobody"}, "nobody's"),
+        ({"Authorization": "Bearer t\u00f8ken".encode()}, "nobody's"),
+        (headers("token-expired"), "expired"),
+    ],
+)
+def test_who_has_no_valid_token_is_told_so_and_nothing_else(place: Place, given: dict[str, Any], said: str) -> None:
+    app = place.app(runs_at_once=0)
+    with served(app) as client:
+        for operation in app.operations:
+            path = f"{API}{operation.path}".replace("{syncId}", "1")
+            answer = client.request(operation.method, path, headers=given)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert said in answer.json()["detail"]
+
+
+def test_rights_are_needed(idle: httpx.Client) -> None:
+    reader = headers("token-to-read")
+    assert idle.get(f"{API}/session", headers=reader).json()["rights"] == ["read"]
+    assert idle.get(f"{API}/proof", headers=reader).status_code == 200
+    refused = idle.post(f"{API}/sync-data", headers=reader)
+    assert (refused.status_code, refused.json()["title"]) == (403, "Not allowed")
+
+
+def test_who_has_several_tenants_names_one(idle: httpx.Client) -> None:
+    assert idle.get(f"{API}/session", headers=BOTH).json()["tenants"] == ["acme", "beta"]
+    assert idle.get(f"{API}/proof", headers=BOTH).status_code == 422
+    assert idle.get(f"{API}/proof?tenant=beta", headers=BOTH).json()["tenant_id"] == "beta"
+    assert idle.post(f"{API}/sync-data", headers=BOTH, json={"tenant": "beta"}).status_code == 202
+    assert idle.post(f"{API}/sync-data?tenant=acme", headers=BOTH, json={"tenant": "beta"}).status_code == 422
+    nothing = headers("token-of-nothing")
+    assert idle.get(f"{API}/proof", headers=nothing).status_code == 422
+    assert idle.get(f"{API}/proof?tenant=acme", headers=nothing).status_code == 404
+
+
+BETAS: dict[str, list[dict[str, Any]]] = {
+    "session": [{}],
+    "start": [{"json": {"tenant": "beta"}}, {"params": {"tenant": "beta"}}],
+    "history": [{"params": {"tenant": "beta"}}, {}],
+    "run": [{}, {"params": {"tenant": "beta"}}],
+    "errors": [{}],
+    "pause": [{}],
+    "resume": [{}],
+    "cancel": [{}],
+    "proof": [{}, {"params": {"tenant": "beta"}}],
+    "lines": [{}],
+    "explain": [{"params": {"q": "BETA-1"}}, {"params": {"q": "vendor_invoice:BETA-1"}}],
+    "items": [{}, {"params": {"tenant": "beta"}}],
+    "ageing": [{}],
+    "statement": [{"params": {"ledger": "supplier", "party": "{party}"}}],
+}
+"""By operation: what acme asks about beta's."""
+
+
+def test_nothing_of_another_tenants_comes_back(place: Place) -> None:
+    app = place.app(runs_at_once=0)
+    assert {operation.name for operation in app.operations} == BETAS.keys()
+    run_id = place.sync.start(place.factory, tenant_id="beta", actor="BETA actor")
+    place.sync.advance(place.factory, run_id, budget_seconds=0.01)
+    with served(app) as client:
+        for operation in app.operations:
+            path = f"{API}{operation.path}".replace("{syncId}", str(run_id))
+            nobodys = f"{API}{operation.path}".replace("{syncId}", "4711")
+            for case in BETAS[operation.name]:
+                given = dict(case)
+                if "party" in given.get("params", {}):
+                    given["params"] = {**given["params"], "party": place.ids["beta"]["party"]}
+                answer = client.request(operation.method, path, headers=ACME, **given)
+                said = answer.text
+                for typed in ("BETA-1", "beta"):
+                    said = said.replace(typed, "") if typed in str(case) else said
+                assert not re.search(r"beta|token", said, re.IGNORECASE), (operation.name, answer.text)
+                if path != nobodys:
+                    other = client.request(operation.method, nobodys, headers=ACME, **given)
+                    assert (answer.status_code, answer.text) == (404, other.text)
+    with place.factory() as session:
+        assert place.sync.report(session, run_id).command is None
+
+
+# -- what does not fit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"\xff", "application/json", 400),
+        (b"[" * 50_000, "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b'{"unknown": 1}', "application/json", 422),
+        (b'{"kinds": []}', "application/json", 422),
+        (b'{"kinds": ["payroll"]}', "application/json", 422),
+        (b'{"since": "yesterday"}', "application/json", 422),
+        (b'{"since": "2026-02-30"}', "application/json", 422),
+        (b'{"dryRun": "perhaps"}', "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b" " * (BODY_MAX + 1), "application/json", 413),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_and_starts_nothing(
+    place: Place, idle: httpx.Client, body: bytes, kind: str, status: int
+) -> None:
+    answer = idle.post(f"{API}/sync-data", headers={**ACME, "Content-Type": kind}, content=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["remedy"]
+    with place.factory() as session:
+        assert place.sync.runs(session, "acme") == ()
+
+
+def test_a_body_without_a_length_is_read_no_further_than_it_may_be(idle: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(BODY_MAX // 1024 + 2):
+            yield b" " * 1024
+
+    answer = idle.post(f"{API}/sync-data", headers={**ACME, "Content-Type": "application/json"}, content=endless())
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=x",
+        "limit=1&limit=2",
+        "unknown=1",
+        "tenant=" + "x" * 201,
+    ],
+)
+def test_a_query_that_does_not_fit_is_refused(idle: httpx.Client, query: str) -> None:
+    answer = idle.get(f"{API}/sync-data?{query}", headers=ACME)
+    assert answer.status_code == 422
+    assert answer.json()["remedy"]
+
+
+@pytest.mark.parametrize("run_id", ["0", "-1", "x", "1.5", "9" * 19, "9" * 400, "%00", "\u0661", "1e3"])
+def test_a_run_that_no_database_has_is_not_there(idle: httpx.Client, run_id: str) -> None:
+    answer = idle.get(f"{API}/sync-data/{run_id}", headers=ACME)
+    assert (answer.status_code, answer.json()["title"]) == (404, "Not there")
+
+
+def test_what_goes_wrong_inside_is_told_to_the_log_alone(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    lost = sessionmaker(create_engine("sqlite:////nowhere/secret-place/books.db"))
+    app = create_app(LedgerSync(), lost, authenticate, runs_at_once=0)
+    with served(app) as client:
+        answer = client.get(f"{API}/proof", headers=ACME)
+    assert answer.status_code == 500
+    assert "secret-place" not in answer.text
+    assert "Traceback" not in answer.text
+    assert any(record.exc_info for record in caplog.records)
+
+
+# -- where it is --------------------------------------------------------------------------------------------
+
+
+def test_it_mounts_under_a_prefix_of_a_backend(place: Place) -> None:
+    backend = FastAPI()
+    backend.mount("/erp/ledger", place.app(runs_at_once=0))
+    with served(backend) as client:
+        assert client.get(f"/erp/ledger{API}/session", headers=ACME).json()["name"] == "kari"
+        assert client.get("/erp/ledger", follow_redirects=False).headers["location"].endswith("/erp/ledger/")
+        page = client.get("/erp/ledger/")
+        assert page.headers["content-security-policy"].startswith("default-src 'self'")
+        assert client.get("/erp/ledger/icon.svg").headers["content-type"].startswith("image/svg+xml")
+        assert client.get("/erp/ledger/socket.io/?EIO=4&transport=polling").status_code == 200
+        assert client.get(f"/erp/ledger{API}/nothing", headers=ACME).json()["status"] == 404
+        assert client.post(f"/erp/ledger{API}/proof", headers=ACME).status_code == 405
+
+
+def test_an_asynchronous_factory_does_the_same(place: Place) -> None:
+    engine = create_async_engine(place.engine.url.set(drivername="sqlite+aiosqlite"), poolclass=NullPool)
+    app = create_app(place.sync, async_sessionmaker(engine), authenticate)
+    with served(app) as client:
+        sync_id = client.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
+        assert until_over(client, sync_id)["state"] == "completed"
+        assert client.get(f"{API}/proof", headers=ACME).json()["clean"]
+    place.sync.backfill(place.factory, tenant_id="beta")
+    with place.engine.connect() as connection:
+        assert_synced(connection)
+
+
+def test_other_origins_are_let_in_by_name_only(place: Place) -> None:
+    asked = {"Origin": "https://erp.example.com", "Access-Control-Request-Method": "GET"}
+    with served(place.app(runs_at_once=0)) as client:
+        assert "access-control-allow-origin" not in client.options(f"{API}/session", headers=asked).headers
+        assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 400
+    with served(place.app(runs_at_once=0, origins=["https://erp.example.com"])) as client:
+        told = client.options(f"{API}/session", headers=asked).headers
+        assert told["access-control-allow-origin"] == "https://erp.example.com"
+        assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 200
+        asked["Origin"] = "https://evil.example.com"
+        assert "access-control-allow-origin" not in client.options(f"{API}/session", headers=asked).headers
+        assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 400
