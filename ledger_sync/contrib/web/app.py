@@ -142,7 +142,7 @@ class WebApp:
             books, tenants, authenticate, self.crew, origins=origins, manager=manager, seconds=follow_seconds
         )
         self.operations = Api(books, tenants, self._taken).operations()
-        self._openapi = document(self.operations)
+        self.openapi = document(self.operations)
         self._loop: asyncio.Task[None] | None = None
         self._sockets = socketio.ASGIApp(self.live.server, socketio_path=SOCKETS.strip("/"))
         cors = Middleware(
@@ -172,7 +172,7 @@ class WebApp:
         ]
 
     async def _document(self, request: Request) -> Response:
-        return JSONResponse(self._openapi)
+        return JSONResponse(self.openapi)
 
     def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
