@@ -174,7 +174,20 @@ export class LedgerSyncConsole extends Whole {
 
       @media (max-width: 34rem) {
         h1 {
-          flex-basis: 100%;
+          flex-basis: 9rem;
+        }
+
+        header .tenant {
+          flex: 1 1 10rem;
+        }
+
+        header .tenant select {
+          flex: 1;
+          min-width: 0;
+        }
+
+        header button {
+          flex: 1 1 auto;
         }
       }
     `,
@@ -200,11 +213,14 @@ export class LedgerSyncConsole extends Whole {
     else if (changed.has("tenant") && this.session) this.api = this.apiOf(this.session);
   }
 
-  protected override updated(): void {
+  protected override updated(changed: PropertyValues): void {
     const { t, lang } = this.words;
     document.title = this.session ? `${t.pages[this.route.page]} · ${t.console}` : t.console;
     // set only when it differs: whatever is set here is heard of again
     if (this.lang && document.documentElement.lang !== lang) document.documentElement.lang = lang;
+    if (changed.has("route") || changed.has("session")) {
+      this.renderRoot.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+    }
   }
 
   override render(): TemplateResult {
@@ -212,7 +228,6 @@ export class LedgerSyncConsole extends Whole {
     return html`<div lang=${lang}>
       <header>
         <h1>${t.console}</h1>
-        ${this.session && this.session.tenants.length > 1 ? this.renderTenants(this.session.tenants) : nothing}
         <label
           ><span class="unseen">${t.language}</span>
           <select name="language" @change=${this.languageChosen}>
@@ -221,6 +236,7 @@ export class LedgerSyncConsole extends Whole {
             )}
           </select>
         </label>
+        ${this.session && this.session.tenants.length > 1 ? this.renderTenants(this.session.tenants) : nothing}
         ${this.session
           ? html`<button title=${t.signedInAs(this.session.name)} @click=${() => this.signOut(null)}>${t.signOut}</button>
               <button class="sync" @click=${this.openDialog}>${t.open}</button>`
@@ -249,7 +265,7 @@ export class LedgerSyncConsole extends Whole {
   }
 
   private renderTenants(tenants: readonly string[]): TemplateResult {
-    return html`<label
+    return html`<label class="tenant"
       >${this.words.t.tenant}
       <select name="tenant" @change=${this.tenantChosen}>
         ${tenants.map((tenant) => html`<option value=${tenant} ?selected=${tenant === this.tenant}>${tenant}</option>`)}

@@ -78,8 +78,9 @@ class RunsView extends View<Run[]> {
     const { t, lang } = this.words;
     return html`<tr>
       <th scope="row" class="nowrap">
-        <a href=${hashOf("runs", {}, run.syncId)}>${t.runTitle(run.syncId)}</a>
-        ${run.kind === "backfill" ? nothing : html`<span class="badge">${named(t.runKinds, run.kind)}</span>`}
+        ${run.kind === "backfill"
+          ? html`<a href=${hashOf("runs", {}, run.syncId)}>${t.runTitle(run.syncId)}</a>`
+          : html`${t.runTitle(run.syncId)} <span class="badge">${named(t.runKinds, run.kind)}</span>`}
         ${run.dryRun ? html`<span class="badge">${t.dryRunBadge}</span>` : nothing}
       </th>
       <td><span class="badge ${toneOf(run.state)}">${named(t.states, run.state)}</span></td>

@@ -50,7 +50,7 @@ export abstract class View<T> extends Piece {
       }
 
       .top > :first-child {
-        flex: 1 1 18rem;
+        flex: 1 1 12rem;
       }
 
       .filters {
@@ -61,7 +61,11 @@ export abstract class View<T> extends Piece {
       }
 
       .filters .field {
-        flex: 1 1 9rem;
+        width: 11rem;
+      }
+
+      .filters .check {
+        min-height: 2.5rem;
       }
 
       .panel {
@@ -88,6 +92,14 @@ export abstract class View<T> extends Piece {
       }
 
       @media (max-width: 30rem) {
+        .filters {
+          flex: 1;
+        }
+
+        .filters .field {
+          flex: 1 1 9rem;
+        }
+
         .panel {
           padding: 0.9rem;
         }

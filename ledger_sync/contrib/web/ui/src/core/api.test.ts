@@ -39,6 +39,24 @@ describe("what is asked", () => {
   });
 });
 
+describe("the run at work", () => {
+  const listed = (...runs: [syncId: string, kind: string, state: string][]): string =>
+    JSON.stringify({ runs: runs.map(([syncId, kind, state]) => ({ syncId, kind, state })) });
+
+  it("is the one that is running, but no repair", async () => {
+    const runs = listed(["4", "repair", "running"], ["3", "backfill", "completed"], ["2", "backfill", "running"]);
+    const { api, calls } = serverThatAnswers(200, runs);
+    await api.runAtWork();
+    expect(calls[1]?.address).toMatch(/sync-data\/2\?/);
+  });
+
+  it("is one that is paused only if none came after it", async () => {
+    const { api, calls } = serverThatAnswers(200, listed(["3", "backfill", "completed"], ["2", "backfill", "paused"]));
+    expect(await api.runAtWork()).toBeNull();
+    expect(calls.length).toBe(1);
+  });
+});
+
 describe("what goes wrong", () => {
   it("is what the server said", async () => {
     const said = { title: "A sync is running", status: 409, detail: "Run 12.", remedy: "Follow it.", syncId: "12" };

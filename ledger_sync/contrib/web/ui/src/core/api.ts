@@ -47,9 +47,9 @@ export class Api {
     return this.get(`sync-data/${encodeURIComponent(syncId)}`, {}, signal);
   }
 
-  /** The run at work: the newest that is running, or the newest of all if it is paused. */
+  /** The sync at work: the newest that is running, or the newest of all if it is paused. A repair can't be followed. */
   async runAtWork(signal?: AbortSignal): Promise<Payload | null> {
-    const runs = await this.runs(20, signal);
+    const runs = (await this.runs(20, signal)).filter((run) => run.kind === "backfill");
     const newest = runs[0];
     const found = runs.find((run) => run.state === "running") ?? (newest && atWork(newest.state) ? newest : undefined);
     return found ? this.run(found.syncId, signal) : null;

@@ -348,19 +348,17 @@ export class LedgerSyncModal extends Whole {
         <button class="danger" ?disabled=${commanding} @click=${() => this.command("cancel")}>${t.cancelYes}</button>
       </footer>`;
     }
-    // a repair can't be steered
-    const steered = this.maySync && payload.kind !== "repair";
     const asked = commanding || payload.command !== null;
     const resumable = payload.state === "paused" || payload.state === "failed";
     return html`<footer>
       <p class="soft small">${working ? t.closeKeepsRunning : nothing}</p>
-      ${steered && payload.state === "running"
+      ${this.maySync && payload.state === "running"
         ? html`<button ?disabled=${asked} @click=${() => this.command("pause")}>${t.pause}</button>`
         : nothing}
-      ${steered && resumable
+      ${this.maySync && resumable
         ? html`<button class="primary" ?disabled=${asked} @click=${() => this.command("resume")}>${t.resume}</button>`
         : nothing}
-      ${steered && working
+      ${this.maySync && working
         ? html`<button
             id="cancel"
             class="danger"
@@ -373,7 +371,7 @@ export class LedgerSyncModal extends Whole {
       ${working
         ? nothing
         : html`${this.maySync && !this.syncId ? html`<button @click=${this.startAnother}>${t.startAnother}</button>` : nothing}
-            <button class=${resumable && steered ? "" : "primary"} @click=${this.close}>${t.close}</button>`}
+            <button class=${resumable && this.maySync ? "" : "primary"} @click=${this.close}>${t.close}</button>`}
     </footer>`;
   }
 

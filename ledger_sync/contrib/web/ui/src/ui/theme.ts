@@ -336,7 +336,8 @@ export const controls = css`
 
   tfoot th,
   tfoot td {
-    border-block: 2px solid var(--line) 0;
+    border-block: 2px solid var(--line);
+    border-block-end: 0;
     font-weight: 700;
   }
 
