@@ -196,8 +196,8 @@ export class LedgerSyncConsole extends Whole {
   override connectedCallback(): void {
     super.connectedCallback();
     addEventListener("hashchange", this.routeChanged);
-    // the page itself is the same for everybody: the browser knows better what its reader speaks
-    this.lang ||= this.keptLang.get() || langOf(navigator.language);
+    // a page that is served alike to everybody says English; the browser knows better what its reader speaks
+    this.lang ||= this.keptLang.get() || (this.words.lang === "en" ? langOf(navigator.language) : "");
     this.token ||= this.keptToken.get();
     this.tenant ||= this.keptTenant.get();
   }

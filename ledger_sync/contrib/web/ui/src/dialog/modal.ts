@@ -137,6 +137,10 @@ export class LedgerSyncModal extends Whole {
         margin: 0;
         font-size: 1.3rem;
         line-height: 1.25;
+      }
+
+      /* it has the focus only to be read out */
+      h2:focus-visible {
         outline: none;
       }
 
@@ -186,6 +190,13 @@ export class LedgerSyncModal extends Whole {
 
       .body:focus-visible {
         outline-offset: -3px;
+      }
+
+      /* that the line is gone is seen wherever one has scrolled to */
+      .body > ledger-sync-link {
+        position: sticky;
+        inset-block-start: 0;
+        z-index: 1;
       }
 
       .body > :not(.unseen) {

@@ -97,12 +97,10 @@ class RunView extends Piece {
       <ledger-sync-progress .words=${words} .payload=${payload} ?live=${listening}></ledger-sync-progress>
       ${this.renderProof()}
       ${payload.dryRun ? html`<p class="soft small">${t.dryRunNote}</p>` : nothing}
-      <section aria-label=${t.counts}>
-        <ledger-sync-counts .words=${words} .payload=${payload}></ledger-sync-counts>
-      </section>
+      <ledger-sync-counts role="group" aria-label=${t.counts} .words=${words} .payload=${payload}></ledger-sync-counts>
       ${payload.stats.errors > 0 || payload.errors.length
-        ? html`<section aria-labelledby="errors">
-            <h3 id="errors">${t.errorsTitle}</h3>
+        ? html`<section>
+            <h3>${t.errorsTitle}</h3>
             <ledger-sync-errors
               .words=${words}
               .errors=${payload.errors}
@@ -113,8 +111,8 @@ class RunView extends Piece {
           </section>`
         : nothing}
       <div class="sides">
-        <section aria-labelledby="steps">
-          <h3 id="steps">${t.steps}</h3>
+        <section>
+          <h3>${t.steps}</h3>
           <ledger-sync-steps
             .words=${words}
             .steps=${payload.steps}
@@ -122,8 +120,8 @@ class RunView extends Piece {
           ></ledger-sync-steps>
         </section>
         ${total(payload.snapshot.skipped) > 0
-          ? html`<section aria-labelledby="skipped">
-              <h3 id="skipped">${t.skippedTitle}</h3>
+          ? html`<section>
+              <h3>${t.skippedTitle}</h3>
               <p class="soft small">${t.skippedLead}</p>
               <ledger-sync-skipped .words=${words} .skipped=${payload.snapshot.skipped}></ledger-sync-skipped>
             </section>`
