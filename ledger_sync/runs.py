@@ -282,6 +282,8 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
     :raises RunStateError: there is no such run, or it is over.
     """
     table = run_table(binding)
+    # a writing statement first: on SQLite it waits for whoever writes, and one that comes after a look does not
+    connection.execute(update(table).where(table.c.id == run_id).values(stage=table.c.stage))
     run = run_row(connection, binding, run_id, tenant_id)
     ended = {"pause": "paused", "cancel": "cancelled"}[command]
     if run.kind != "backfill":

@@ -404,6 +404,23 @@ def test_a_backfill_is_watched_paused_and_resumed_while_the_backend_goes_on(plac
     place.run(work, settings=Settings(batch_lines_max=2, batch_lines_start=2), health=health)
 
 
+def test_the_console_is_mounted_and_syncs_the_books_of_whoever_has_the_token(place: Place) -> None:
+    async def work(erp: Erp) -> None:
+        client = await erp.client()
+        await asyncio.to_thread(post_history, place.plain)
+        api = "/ledger/api/ledger"
+        assert (await client.get(f"{api}/session")).status_code == 401
+        client.headers["Authorization"] = "Bearer of-the-bookkeeper"
+        assert (await got(client, f"{api}/session"))["tenants"] == ["acme"]
+        started = await made(client, f"{api}/sync-data", status=202)
+        while (seen := await got(client, f"{api}/sync-data/{started['syncId']}"))["state"] == "running":
+            await asyncio.sleep(0.02)
+        assert (seen["state"], seen["progress"], seen["clean"]) == ("completed", 100.0, True)
+        assert (await got(client, f"{api}/proof"))["clean"]
+
+    place.run(work, token="of-the-bookkeeper")
+
+
 def test_a_cancelled_backfill_is_over_for_good_and_another_one_goes_on(place: Place) -> None:
     is_held = True
 

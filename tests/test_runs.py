@@ -9,6 +9,7 @@ import math
 import random
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -193,6 +194,34 @@ def test_a_run_obeys_a_command_with_its_next_batch(history: Factory, command: st
     assert (report.state, report.synced, report.clean) == (state, 4, None)
     assert len(stored(history)) == 4
     assert (seen[-1].state, seen[-1].percent < 100) == (state, True)
+
+
+@pytest.mark.parametrize("command", ["pause", "cancel"])
+def test_on_sqlite_a_command_waits_for_whoever_writes(sqlite_engine: Engine, command: str) -> None:
+    """A transaction that looks before it writes is refused at once where another one has written meanwhile."""
+    history = sessionmaker(sqlite_engine)
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    writing, waiting = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with history() as session:
+            session.execute(update(SyncRun).values(stage="checking"))
+            writing.set()
+            waiting.wait()
+            time.sleep(0.2)
+            session.commit()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    writing.wait()
+    with history() as session:
+        waiting.set()
+        getattr(sync, command)(session, run_id)
+        session.commit()
+    writer.join()
+    assert row(history, run_id).command == command
 
 
 def test_a_command_needs_the_callers_commit(history: Factory) -> None:

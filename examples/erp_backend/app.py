@@ -20,6 +20,7 @@ from ledger_sync.models import Base
 
 from . import backfills, reports, routes
 from .backend import Backend
+from .console import console_of
 from .posting import ErpBase
 
 DATABASE_URL: Final = "sqlite+aiosqlite:///erp.db"
@@ -43,12 +44,15 @@ def create_app(
     engine: AsyncEngine | None = None,
     settings: Settings | None = None,
     health: Callable[[], str | None] | None = None,
+    token: str | None = None,
 ) -> FastAPI:
     """The application.
 
     :param engine: the database; unless given, that of the URL in ``ERP_DATABASE_URL``, a SQLite file by default.
     :param settings: of the ledger sync; Norwegian defaults.
     :param health: asked between a backfill's batches: None, or why it must wait (because it is Monday morning, say).
+    :param token: opens the console under ``/ledger``; unless given, that in ``ERP_CONSOLE_TOKEN``. Without one there is
+        none.
     """
     if engine is None:
         # open_engine gives SQLite transactions that hold what they promise; for other databases it is create_engine
@@ -57,6 +61,8 @@ def create_app(
     sync = LedgerSync(settings)
     sync.attach(sessions)
     backend = Backend(sessions, sync, health)
+    token = token or os.environ.get("ERP_CONSOLE_TOKEN")
+    console = console_of(backend, token) if token else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +72,8 @@ def create_app(
         try:
             yield
         finally:
+            if console is not None:
+                await console.aclose()
             await backend.stop()
             await engine.dispose()
 
@@ -73,6 +81,8 @@ def create_app(
     app.state.backend = backend
     for module in (routes, reports, backfills):
         app.include_router(module.router)
+    if console is not None:
+        app.mount("/ledger", console)
     for error_class, status in STATUSES.items():
         app.add_exception_handler(error_class, _answer(status))
     return app

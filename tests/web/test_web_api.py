@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
 from ledger_sync import LedgerSync
+from ledger_sync.contrib.web import app as web_app
 from ledger_sync.contrib.web import create_app
 from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SyncRun
@@ -356,6 +358,23 @@ def test_it_mounts_under_a_prefix_of_a_backend(place: Place) -> None:
         assert client.get("/erp/ledger/socket.io/?EIO=4&transport=polling").status_code == 200
         assert client.get(f"/erp/ledger{API}/nothing", headers=ACME).json()["status"] == 404
         assert client.post(f"/erp/ledger{API}/proof", headers=ACME).status_code == 405
+
+
+def test_built_files_are_cached_by_their_content(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ledger-sync-console.js", "ledger-sync-shared-abc.js"):
+        (tmp_path / name).write_text("export {}")
+    monkeypatch.setattr(web_app, "STATIC", tmp_path)
+    with served(place.app(runs_at_once=0)) as client:
+        entry, shared = (client.get(f"/assets/{file.name}") for file in sorted(tmp_path.iterdir()))
+        assert entry.headers["cache-control"] == "no-cache"
+        assert "immutable" in shared.headers["cache-control"]
+        assert client.get("/assets/../app.py").status_code == 404
+        assert client.get("/assets/%2e%2e/app.py").status_code == 404
+        assert client.get("/").text.count("ledger-sync-console.js") == 1
+    monkeypatch.setattr(web_app, "STATIC", tmp_path / "nowhere")
+    with served(place.app(runs_at_once=0)) as client:
+        page = client.get("/")
+        assert (page.status_code, "npm run build" in page.text) == (503, True)
 
 
 def test_an_asynchronous_factory_does_the_same(place: Place) -> None:

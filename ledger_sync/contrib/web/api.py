@@ -138,13 +138,15 @@ class Api:
     """The operations on the books of one ``LedgerSync``.
 
     :param taken: is told the id of a run that was started or resumed, to have it worked on.
+    :param posting: whether those who work on it post documents.
     """
 
-    def __init__(self, books: Books, tenants: Tenants, taken: Callable[[int], object]) -> None:
+    def __init__(self, books: Books, tenants: Tenants, taken: Callable[[int], object], *, posting: bool) -> None:
         self.books = books
         self.sync = books.sync
         self.tenants = tenants
         self.taken = taken
+        self.posting = posting
 
     def operations(self) -> Sequence[Operation]:
         """All of them."""
@@ -195,6 +197,7 @@ class Api:
             ledgers=None if asked.kinds is None else [KINDS[kind] for kind in asked.kinds],
             dry_run=asked.dry_run,
             actor=call.principal.name[:100],
+            posting=self.posting,
         )
         self.taken(run_id)
         return Started(success=True, message=STARTED, sync_id=str(run_id))

@@ -33,6 +33,7 @@ from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_o
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import LedgerSyncError
+from ledger_sync.workbench import Health, Poster
 
 log = logging.getLogger("ledger_sync")
 
@@ -98,6 +99,8 @@ def create_app(
     runs_at_once: int = 2,
     adopting: bool = True,
     follow_seconds: float = 0.5,
+    poster: Poster | None = None,
+    health: Health | None = None,
 ) -> WebApp:
     """An ASGI application around a ``LedgerSync``, to be mounted in a backend or served alone.
 
@@ -108,6 +111,8 @@ def create_app(
     :param runs_at_once: how many runs this process works on at the most; 0 leaves them to other workers.
     :param adopting: whether runs whose workers have died are gone on with here.
     :param follow_seconds: how often the tables of the runs are read while somebody watches.
+    :param poster: posts the documents that no entry mentions, as of ``LedgerSync.backfill``; they are counted without.
+    :param health: holds a run with its reason, as there.
     """
     return WebApp(
         Books(sync, factory),
@@ -117,6 +122,8 @@ def create_app(
         runs_at_once=runs_at_once,
         adopting=adopting,
         follow_seconds=follow_seconds,
+        poster=poster,
+        health=health,
     )
 
 
@@ -133,15 +140,17 @@ class WebApp:
         runs_at_once: int,
         adopting: bool,
         follow_seconds: float,
+        poster: Poster | None,
+        health: Health | None,
     ) -> None:
         self.books = books
         self.authenticate = authenticate
         tenants = Tenants(books.sync)
-        self.crew = Crew(books, at_once=runs_at_once, adopting=adopting)
+        self.crew = Crew(books, at_once=runs_at_once, adopting=adopting, poster=poster, health=health)
         self.live = Live(
             books, tenants, authenticate, self.crew, origins=origins, manager=manager, seconds=follow_seconds
         )
-        self.operations = Api(books, tenants, self._taken).operations()
+        self.operations = Api(books, tenants, self._taken, posting=poster is not None).operations()
         self.openapi = document(self.operations)
         self._loop: asyncio.Task[None] | None = None
         self._sockets = socketio.ASGIApp(self.live.server, socketio_path=SOCKETS.strip("/"))
@@ -166,7 +175,7 @@ class WebApp:
         return [
             *routes,
             Route(f"{API}/openapi.json", self._document, methods=["GET"]),
-            Mount("/assets", StaticFiles(directory=STATIC, check_dir=False)),
+            Mount("/assets", _Assets(directory=STATIC, check_dir=False)),
             Route("/icon.svg", _icon, methods=["GET"]),
             Route("/", _page, methods=["GET"]),
         ]
@@ -232,6 +241,16 @@ class WebApp:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         await self.crew.stop()
+
+
+class _Assets(StaticFiles):
+    """The built frontend: its entries are asked for anew each time, what is named by its content never."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        response = super().file_response(*arguments, **more)
+        by_content = "-shared-" in Path(str(arguments[0])).name
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if by_content else "no-cache"
+        return response
 
 
 def _run_id(request: Request) -> int | None:

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger_sync import LedgerSync
+from ledger_sync.contrib.web.problems import ProblemError
+from ledger_sync.dialects import fault_of
 
 T = TypeVar("T")
+
+PAUSES: Final = (0.1, 0.3, 1.0, 0.0)
+"""Seconds after each attempt that met a busy database."""
 
 
 class Books:
@@ -28,8 +34,18 @@ class Books:
         return await self._do(work, commit=False)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """Call something with a session, and commit."""
-        return await self._do(work, commit=True)
+        """Call something with a session, and commit; tried again when the database is busy.
+
+        :raises ProblemError: it stays so.
+        """
+        for pause in PAUSES:
+            try:
+                return await self._do(work, commit=True)
+            except DBAPIError as error:
+                if fault_of(error) != "passing":
+                    raise
+            await asyncio.sleep(pause)
+        raise ProblemError(503, "Busy", "The database is busy with another transaction.", "Try again in a moment.")
 
     async def _do(self, work: Callable[[Session], T], *, commit: bool) -> T:
         def done(session: Session) -> T:

@@ -16,6 +16,7 @@ from ledger_sync import ALL_TENANTS
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.errors import LedgerSyncError
 from ledger_sync.models.types import utc_now
+from ledger_sync.workbench import Health, Poster
 
 log = logging.getLogger("ledger_sync")
 
@@ -28,10 +29,15 @@ class Crew:
 
     :param at_once: how many runs at the most; the others wait. 0: none, other workers do it.
     :param adopting: whether runs that have died are gone on with.
+    :param poster: posts documents, as of ``LedgerSync.backfill``.
+    :param health: holds a run, as there.
     """
 
-    def __init__(self, books: Books, *, at_once: int, adopting: bool) -> None:
+    def __init__(
+        self, books: Books, *, at_once: int, adopting: bool, poster: Poster | None, health: Health | None
+    ) -> None:
         self.books = books
+        self._staff = {"poster": poster, "health": health}
         self.workers = at_once
         self.adopting = adopting
         self._at_once = asyncio.Semaphore(at_once)
@@ -48,7 +54,7 @@ class Crew:
         async with self._at_once:
             while True:
                 try:
-                    progress = await self.books.sync.aadvance(self.books.factory, run_id, SLICE_SECONDS)
+                    progress = await self.books.sync.aadvance(self.books.factory, run_id, SLICE_SECONDS, **self._staff)
                 except LedgerSyncError as error:
                     log.warning("Ledger sync: run %s was left, since it cannot be worked on here: %s", run_id, error)
                     break
