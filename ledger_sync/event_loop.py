@@ -27,7 +27,7 @@ async def in_event_loop(work: Callable[..., T], factory: Any, *arguments: Any, *
     """Await what a function that takes a session factory returns."""
     callback = named.get("on_progress")
     is_async = callback is not None and iscoroutinefunction(callback)
-    if not _is_asynchronous(factory):
+    if not is_asynchronous(factory):
         if callback is not None and is_async:
             named["on_progress"] = asynchronous(callback)
         return await asyncio.to_thread(work, factory, *arguments, **named)
@@ -46,7 +46,7 @@ async def in_event_loop(work: Callable[..., T], factory: Any, *arguments: Any, *
     return await greenlet_spawn(work, sessions, *arguments, **named)
 
 
-def _is_asynchronous(factory: Any) -> bool:
+def is_asynchronous(factory: Any) -> bool:
     """Whether a factory makes ``AsyncSession``s; whoever has one has imported SQLAlchemy's asyncio support."""
     asynchronous_sessions = sys.modules.get("sqlalchemy.ext.asyncio")
     if asynchronous_sessions is None:

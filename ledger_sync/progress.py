@@ -192,6 +192,10 @@ class Told:
         self._sequence = -1
         self._at = -float("inf")
 
+    def joined(self, snapshot: Progress) -> None:
+        """Begin in mid-run, with a snapshot that somebody else has told: the stages before it are not told again."""
+        self._stage_index, self._sequence = snapshot.stage_index, snapshot.sequence
+
     def due(self, stage_index: int) -> bool:
         """Whether a snapshot of that stage would be told now."""
         if self.callback is None:

@@ -283,7 +283,10 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
     """
     table = run_table(binding)
     # a writing statement first: on SQLite it waits for whoever writes, and one that comes after a look does not
-    connection.execute(update(table).where(table.c.id == run_id).values(stage=table.c.stage))
+    locked = update(table).where(table.c.id == run_id).values(stage=table.c.stage)
+    if tenant_id is not None and not isinstance(tenant_id, AllTenants):
+        locked = locked.where(table.c.tenant_id == tenant_id)
+    connection.execute(locked)
     run = run_row(connection, binding, run_id, tenant_id)
     ended = {"pause": "paused", "cancel": "cancelled"}[command]
     if run.kind != "backfill":
@@ -339,7 +342,8 @@ class UnsteeredRun:
         def attempt() -> T:
             with self.batches.transaction() as session:
                 connection = self.batches.connection(session, self.binding.run)
-                if outcomes and run_row(connection, self.binding, self.id).sequence == self._beats:
+                run = run_row(connection, self.binding, self.id) if outcomes else None
+                if run is not None and run.state == "running" and run.sequence == self._beats:
                     return outcomes[-1]
                 outcome, synced = work(session)
                 outcomes.append(outcome)

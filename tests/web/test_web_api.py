@@ -12,14 +12,15 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
-from ledger_sync import LedgerSync
+from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync
+from ledger_sync.contrib.web import Principal, create_app
 from ledger_sync.contrib.web import app as web_app
-from ledger_sync.contrib.web import create_app
+from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SyncRun
 from tests.oracle import assert_synced
@@ -84,7 +85,7 @@ def test_a_sync_is_started_answered_at_once_and_done_in_the_background(place: Pl
     assert {step["state"] for step in told["steps"]} == {"done"}
     assert (told["tenant"], told["step"], told["errors"]) == ("acme", "completed", [])
     (run,) = client.get(f"{API}/sync-data", headers=ACME).json()["runs"]
-    assert (run["syncId"], run["actor"], run["synced"], run["state"]) == (sync_id, "kari", 7, "completed")
+    assert (run["syncId"], run["actor"], run["synced"]) == (sync_id, "kari (console)", 7)
     with place.engine.connect() as connection:
         assert_settled(connection)
 
@@ -132,14 +133,60 @@ def test_a_resumed_run_is_worked_on(place: Place, client: httpx.Client) -> None:
     assert until_over(client, str(run_id))["state"] == "completed"
 
 
-def test_a_run_whose_worker_has_died_is_gone_on_with(place: Place) -> None:
-    run_id = place.sync.start(place.factory, tenant_id="acme")  # whoever started it is not heard of again
+def test_a_consoles_run_whose_worker_has_died_is_gone_on_with_and_nobody_elses(place: Place) -> None:
+    theirs = place.sync.start(place.factory, tenant_id="beta", actor="nightly job")
+    run_id = place.sync.start(place.factory, tenant_id="acme", actor="kari (console)")
     with place.factory() as session:
-        run = session.get_one(SyncRun, run_id)
-        run.lease_until = run.started_at
+        for run in session.scalars(select(SyncRun)):
+            run.lease_until = run.started_at
         session.commit()
     with served(place.app()) as client:
         assert until_over(client, str(run_id))["state"] == "completed"
+    with place.factory() as session:
+        assert place.sync.report(session, theirs).synced == 0
+
+
+def test_a_run_that_somebody_works_on_is_not_taken_over(idle: httpx.Client) -> None:
+    sync_id = idle.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
+    refused = idle.post(f"{API}/sync-data/{sync_id}/resume", headers=ACME)
+    assert (refused.status_code, refused.json()["remedy"]) == (409, "Follow it.")
+
+
+def test_why_a_run_failed_is_told_in_the_librarys_words_alone(place: Place) -> None:
+    def health() -> str | None:
+        raise RuntimeError("postgresql://erp:hunter2@10.0.0.5")
+
+    with served(place.app(health=health)) as client:
+        sync_id = client.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
+        told = until_over(client, sync_id)
+        history = client.get(f"{API}/sync-data", headers=ACME)
+    assert (told["state"], told["snapshot"]["note"]) == ("failed", "RuntimeError. The server's log says more.")
+    assert "hunter2" not in str(told) + history.text
+    run_id = place.sync.start(place.factory, tenant_id="beta", posting=True)
+    with pytest.raises(ConfigurationError):
+        place.sync.advance(place.factory, run_id)
+    with served(place.app(runs_at_once=0)) as client:
+        assert "poster" in client.get(f"{API}/sync-data/{run_id}", headers=BETA).json()["message"]
+
+
+@pytest.mark.parametrize("tenants", [(None,), (ALL_TENANTS,), (None, ALL_TENANTS)])
+def test_a_tenant_that_names_nobody_or_everybody_opens_nothing(place: Place, tenants: tuple[Any, ...]) -> None:
+    run_id = place.sync.start(place.factory, tenant_id="beta")
+    app = create_app(
+        place.sync, place.factory, lambda token: Principal("x", tenants, frozenset(RIGHTS)), runs_at_once=0
+    )
+    with served(app) as client:
+        for operation in app.operations:
+            path = f"{API}{operation.path}".replace("{syncId}", str(run_id))
+            query = {"explain": {"q": "BETA-1"}, "statement": {"ledger": "supplier", "party": "1"}}
+            answer = client.request(operation.method, path, headers=ACME, params=query.get(operation.name))
+            assert answer.status_code == (200 if operation.name == "session" else 422)
+            assert "beta" not in answer.text.lower()
+
+
+def test_tenants_are_given_as_a_tuple() -> None:
+    with pytest.raises(ConfigurationError, match="tuple of tenants"):
+        Principal("kari", "acme")  # type: ignore[arg-type]
 
 
 def test_the_proof_and_the_lines_behind_it(place: Place, client: httpx.Client) -> None:
@@ -179,7 +226,9 @@ def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> 
     party = {"ledger": "supplier", "party": place.ids["acme"]["party"]}
     statement = client.get(f"{API}/statement", params=party, headers=ACME).json()
     assert (statement["closing"], len(statement["movements"])) == ("35015.00", 7)
-    assert client.get(f"{API}/statement?ledger=supplier&party=x", headers=ACME).status_code == 404
+    for nobody in ("x", "9" * 30, "-1"):
+        assert client.get(f"{API}/statement?ledger=supplier&party={nobody}", headers=ACME).status_code == 404
+    assert client.get(f"{API}/ageing?asOf=86400", headers=ACME).status_code == 422
 
 
 # -- who may ------------------------------------------------------------------------------------------------
@@ -285,7 +334,9 @@ def test_nothing_of_another_tenants_comes_back(place: Place) -> None:
         (b'{"kinds": ["payroll"]}', "application/json", 422),
         (b'{"since": "yesterday"}', "application/json", 422),
         (b'{"since": "2026-02-30"}', "application/json", 422),
-        (b'{"dryRun": "perhaps"}', "application/json", 422),
+        (b'{"dryRun": "yes"}', "application/json", 422),
+        (b'{"since": 0}', "application/json", 422),
+        (b'{"dry_run": true}', "application/json", 422),
         (b"{}", "text/plain", 415),
         (b" " * (BODY_MAX + 1), "application/json", 413),
     ],
@@ -395,6 +446,8 @@ def test_other_origins_are_let_in_by_name_only(place: Place) -> None:
         assert "access-control-allow-origin" not in client.options(f"{API}/session", headers=asked).headers
         assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 400
     with served(place.app(runs_at_once=0, origins=["https://erp.example.com"])) as client:
+        own = {"Origin": str(client.base_url).rstrip("/")}
+        assert client.get("/socket.io/?EIO=4&transport=polling", headers=own).status_code == 200
         told = client.options(f"{API}/session", headers=asked).headers
         assert told["access-control-allow-origin"] == "https://erp.example.com"
         assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 200

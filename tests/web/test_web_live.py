@@ -12,8 +12,9 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as RefusedError
 
+from ledger_sync.contrib.web import Principal
 from tests.budget import at_length
-from tests.web.places import Place, brief, listening
+from tests.web.places import TOKENS, Place, brief, listening
 
 EVENTS = ("sync_progress", "sync_complete", "sync_error", "session_expired")
 SECONDS_MAX = 120
@@ -163,6 +164,57 @@ def test_a_socket_ends_with_its_token(place: Place) -> None:
         async with connected(address, "token-brief") as client:
             await client.join()
             await client.until(lambda client: ("session_expired", {}) in client.told and not client.socket.connected)
+
+    with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+def test_who_may_not_see_does_not_connect_and_who_has_lost_a_tenant_does_not_join(place: Place) -> None:
+    async def follow(address: str) -> None:
+        TOKENS["token-blind"] = Principal("x", ("acme",), frozenset())
+        with pytest.raises(RefusedError):
+            await Client("token-blind").connect(address)
+        TOKENS["token-changing"] = Principal("x", ("acme", "beta"))
+        async with connected(address, "token-changing") as client:
+            assert (await client.join({"tenant": "beta"}))["room"] == "beta"
+            TOKENS["token-changing"] = Principal("x", ("acme",))
+            assert (await client.join({"tenant": "beta"}))["room"] == "acme"
+            TOKENS["token-changing"] = Principal("x", ("acme",), frozenset())
+            assert (await client.join())["problem"]["status"] == 403
+
+    with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+def test_what_nobody_watched_is_not_told_to_who_comes_later(place: Place) -> None:
+    async def follow(address: str) -> None:
+        async with connected(address, "token-of-acme") as early:
+            await early.join()
+        for _ in range(3):
+            report = await asyncio.to_thread(place.sync.backfill, place.factory, tenant_id="acme")
+        async with connected(address, "token-of-acme") as client:
+            assert (await client.join())["syncId"] == str(report.run_id)
+            await asyncio.sleep(0.5)
+            assert [payload["syncId"] for _, payload in client.told] == [str(report.run_id)]
+
+    with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+def test_who_joins_in_mid_run_is_not_told_of_stages_that_are_passed(place: Place) -> None:
+    run_id = place.sync.start(place.factory, tenant_id="acme")
+    while place.sync.advance(place.factory, run_id, budget_seconds=0.0).stage == "checking":
+        pass
+
+    async def follow(address: str) -> None:
+        async with connected(address, "token-of-acme") as client:
+            await client.join()
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(place.sync.advance, place.factory, run_id)
+            await client.until(completed)
+            steps = [payload["step"] for _, payload in client.told]
+            assert "checking" not in steps
+            assert [STAGES.index(step) for step in steps] == sorted(STAGES.index(step) for step in steps)
 
     with listening(place.app(runs_at_once=0)) as address:
         run(follow(address))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,7 +23,11 @@ from ledger_sync.errors import ConfigurationError
 
 TOKEN_VARIABLE: Final = "LEDGER_SYNC_TOKEN"
 TOKEN_MIN: Final = 16
+TENANTS_SECONDS: Final = 10.0
+"""For so long it is known whose books there are."""
 HOST: Final = "127.0.0.1"
+GRACE_SECONDS: Final = 3
+"""For so long those who are connected may end by themselves when the server stops."""
 
 
 def token_of_environment() -> str | None:
@@ -54,15 +61,22 @@ def app_alone(
     ``more`` is for ``create_app``.
     """
 
-    def principal() -> Principal:
-        tenants: tuple[Any, ...] = () if tenant is None else (tenant,)
-        if tenant is None and sync.binding.has_tenants:
-            tenant_id = attribute(sync.binding.entry, "tenant_id")
-            with factory() as session:
-                tenants = tuple(session.scalars(select(tenant_id).distinct().order_by(tenant_id)))
-        return Principal(name=name, tenants=tenants, rights=frozenset(RIGHTS))
+    known: tuple[Any, ...] = () if tenant is None else (tenant,)
+    looked = -float("inf")
 
-    return create_app(sync, factory, with_token(token, principal), **more)
+    def everybody() -> tuple[Any, ...]:
+        tenant_id = attribute(sync.binding.entry, "tenant_id")
+        with factory() as session:
+            return tuple(session.scalars(select(tenant_id).distinct().order_by(tenant_id)))
+
+    async def principal() -> Principal:
+        nonlocal known, looked
+        if tenant is None and sync.binding.has_tenants and time.monotonic() - looked > TENANTS_SECONDS:
+            known, looked = await asyncio.to_thread(everybody), time.monotonic()
+        return Principal(name=name, tenants=known, rights=frozenset(RIGHTS))
+
+    # whoever serves one tenant's books does not work on others'
+    return create_app(sync, factory, with_token(token, principal), adopting=tenant is None, **more)
 
 
 def serve(app: WebApp, port: int, on_start: Callable[[str], object]) -> None:
@@ -70,19 +84,20 @@ def serve(app: WebApp, port: int, on_start: Callable[[str], object]) -> None:
 
     :param port: 0 for any that is free.
     :param on_start: is called with the address of the page when the server listens.
+    :raises OSError: the port is taken.
     """
-    config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", access_log=False)
-    server = _Server(config, on_start)
-    server.run()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        _Server(config, lambda: on_start(f"http://{HOST}:{listener.getsockname()[1]}/")).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[str], object]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_start = on_start
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        for listening in self.servers:
-            for one in listening.sockets:
-                self._on_start(f"http://{HOST}:{one.getsockname()[1]}/")
+        self._on_start()

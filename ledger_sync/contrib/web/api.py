@@ -14,7 +14,9 @@ from ledger_sync import Proof, __version__
 from ledger_sync.binding import attribute
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.books import Books
+from ledger_sync.contrib.web.crew import BY_CONSOLE
 from ledger_sync.contrib.web.operations import (
+    KEY_MAX,
     AgeingOf,
     AsOf,
     Call,
@@ -46,9 +48,13 @@ from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import Explanation
 from ledger_sync.findings import Finding
+from ledger_sync.models.types import utc_now
 from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Statement
+
+ACTOR_MAX: Final = 100
+"""Characters of a run's actor."""
 
 STARTED: Final = "Data sync started. You will receive real-time updates."
 
@@ -173,14 +179,14 @@ class Api:
 
         :raises ProblemError: it is not the principal's.
         """
-        return self.tenants.given(self.tenants.one(call.principal, call.asked.tenant))
+        return self.tenants.one(call.principal, call.asked.tenant)
 
     # -- runs ------------------------------------------------------------------------------------------
 
     async def session(self, call: Call) -> BaseModel:
         return SignedIn(
             name=call.principal.name,
-            tenants=tuple(map(str, call.principal.tenants)) if self.tenants.several else (),
+            tenants=tuple(map(str, self.tenants.of(call.principal))) if self.tenants.several else (),
             rights=tuple(right for right in RIGHTS if right in call.principal.rights),
             expires_at=call.principal.expires_at,
             kinds=tuple(kind for kind, ledger in KINDS.items() if ledger in self.sync.settings.ledgers()),
@@ -196,7 +202,7 @@ class Api:
             until=asked.until,
             ledgers=None if asked.kinds is None else [KINDS[kind] for kind in asked.kinds],
             dry_run=asked.dry_run,
-            actor=call.principal.name[:100],
+            actor=f"{call.principal.name[: ACTOR_MAX - len(BY_CONSOLE)]}{BY_CONSOLE}",
             posting=self.posting,
         )
         self.taken(run_id)
@@ -253,6 +259,11 @@ class Api:
 
     async def resume(self, call: Call) -> BaseModel:
         run_id, tenant = await self._of_run(call)
+        report = await self.books.read(lambda s: self.sync.report(s, run_id, tenant_id=tenant))
+        if report.state == "running" and report.lease_until is not None and report.lease_until > utc_now():
+            raise ProblemError(
+                409, "The sync is running", "Somebody is working on it.", "Follow it.", {"syncId": str(run_id)}
+            )
         if await self.sync.areopen(self.books.factory, run_id, tenant_id=tenant):
             self.taken(run_id)
         return await self.run(call)
@@ -332,6 +343,8 @@ class Api:
             party = asked.party if model is None else attribute(model, "id").type.python_type(asked.party)
         except (ValueError, NotImplementedError):
             raise not_there() from None
+        if isinstance(party, int) and abs(party) > KEY_MAX:
+            raise not_there()
         return await self.books.read(
             lambda s: self.sync.statement(s, tenant, ledger, party, since=asked.since, until=asked.until)
         )

@@ -24,12 +24,12 @@ from starlette.staticfiles import StaticFiles
 
 from ledger_sync import LedgerSync
 from ledger_sync.contrib.web.api import Api
-from ledger_sync.contrib.web.auth import Authenticate, principal_of_header
+from ledger_sync.contrib.web.auth import Authenticate, principal_of_header, refuse_without
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import Crew
 from ledger_sync.contrib.web.live import Live
 from ledger_sync.contrib.web.openapi import document
-from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of
+from ledger_sync.contrib.web.operations import KEY_MAX, Call, OfTenant, Operation, body_of, query_of
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import LedgerSyncError
@@ -46,9 +46,6 @@ STATIC: Final = Path(__file__).parent / "static"
 
 API: Final = "/api/ledger"
 SOCKETS: Final = "/socket.io"
-
-RUN_ID_MAX: Final = 2**63 - 1
-"""No database has a larger id."""
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
@@ -109,7 +106,7 @@ def create_app(
     :param origins: pages of other origins (``https://erp.example.com``) that may use it; none unless given.
     :param manager: a python-socketio client manager; not needed for several processes.
     :param runs_at_once: how many runs this process works on at the most; 0 leaves them to other workers.
-    :param adopting: whether runs whose workers have died are gone on with here.
+    :param adopting: whether runs that a console began and whose workers have died are gone on with here.
     :param follow_seconds: how often the tables of the runs are read while somebody watches.
     :param poster: posts the documents that no entry mentions, as of ``LedgerSync.backfill``; they are counted without.
     :param health: holds a run with its reason, as there.
@@ -128,7 +125,7 @@ def create_app(
 
 
 class WebApp:
-    """What ``create_app`` makes. ``await app.aclose()`` when the host shuts down leaves runs to others at once."""
+    """What ``create_app`` makes. A backend that mounts it calls ``await app.aclose()`` when it shuts down."""
 
     def __init__(
         self,
@@ -187,10 +184,7 @@ class WebApp:
         async def endpoint(request: Request) -> Response:
             try:
                 principal = await principal_of_header(self.authenticate, request.headers.get("authorization"))
-                if operation.right not in principal.rights:
-                    raise ProblemError(
-                        403, "Not allowed", f"You have not the right to {operation.right}.", "Ask the host for it."
-                    )
+                refuse_without(operation.right, principal)
                 asked: Any = query_of(operation.query, request)
                 if operation.body is not None:
                     asked = _merged(await body_of(operation.body, request), asked)
@@ -215,7 +209,7 @@ class WebApp:
             await self._lifespan(receive, send)
             return
         if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self.live.run(), name="ledger-sync follows runs")
+            self._begin()
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith(f"{SOCKETS}/"):
             await self._sockets({**scope, "path": path, "root_path": ""}, receive, send)
@@ -224,11 +218,15 @@ class WebApp:
         else:
             await self._http(scope, receive, _with_headers(send))
 
+    def _begin(self) -> None:
+        self.crew.begin()
+        self._loop = asyncio.create_task(self.live.run(), name="ledger-sync follows runs")
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._loop = asyncio.create_task(self.live.run(), name="ledger-sync follows runs")
+                self._begin()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -236,7 +234,9 @@ class WebApp:
                 return
 
     async def aclose(self) -> None:
-        """Stop following and working; runs go on elsewhere, or here after the next start."""
+        """Stop following and working. A slice in a thread goes on to its end; the run does once its lease has passed,
+        elsewhere or here after the next start.
+        """
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -256,7 +256,7 @@ class _Assets(StaticFiles):
 def _run_id(request: Request) -> int | None:
     """The run of the path; None for a text that is no run's id."""
     text = request.path_params.get("syncId", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= RUN_ID_MAX else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= KEY_MAX else None
 
 
 def _merged(body: Any, query: OfTenant) -> Any:
@@ -273,9 +273,6 @@ async def _icon(request: Request) -> Response:
 
 
 async def _page(request: Request) -> Response:
-    path: str = request.scope["path"]
-    if not path.endswith("/"):  # what the page loads lies beside it
-        return Response(status_code=307, headers={"Location": f"{path}/"})
     if not (STATIC / "ledger-sync-console.js").exists():
         return HTMLResponse(NOT_BUILT, 503)
     return HTMLResponse(PAGE)
@@ -285,7 +282,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return answered(not_there())
-    response = answered(ProblemError(error.status_code, error.detail, error.detail))
+    remedy = "api/ledger/openapi.json lists what there is."
+    response = answered(ProblemError(error.status_code, error.detail, f"{error.detail}.", remedy))
     response.headers.update(error.headers or {})
     return response
 

@@ -13,6 +13,7 @@ from inspect import isawaitable
 from typing import Any, Final, Literal, TypeAlias
 
 from ledger_sync.contrib.web.problems import ProblemError
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import utc_now
 
 Right = Literal["read", "sync", "settle"]
@@ -36,6 +37,10 @@ class Principal:
     rights: frozenset[Right] = field(default_factory=lambda: frozenset[Right]({"read"}))
     expires_at: datetime | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.tenants, str):
+            raise ConfigurationError(f"Principal(tenants={self.tenants!r}): give a tuple of tenants, not a text.")
+
     @property
     def expired(self) -> bool:
         """Whether their token has ended."""
@@ -44,6 +49,12 @@ class Principal:
 
 Authenticate: TypeAlias = Callable[[str], Principal | Awaitable[Principal | None] | None]
 """Whose token it is; None if it is nobody's. May be a coroutine function."""
+
+
+def refuse_without(right: Right, principal: Principal) -> None:
+    """:raises ProblemError: somebody has not that right."""
+    if right not in principal.rights:
+        raise ProblemError(403, "Not allowed", f"You have not the right to {right}.", "Ask the host for it.")
 
 
 async def principal_of(authenticate: Authenticate, token: str) -> Principal:
@@ -76,14 +87,14 @@ async def principal_of_header(authenticate: Authenticate, header: str | None) ->
     return await principal_of(authenticate, token.strip())
 
 
-def with_token(token: str, principal: Callable[[], Principal]) -> Authenticate:
+def with_token(token: str, principal: Callable[[], Principal | Awaitable[Principal]]) -> Authenticate:
     """Let one token in, which is compared in constant time: for an application that runs alone.
 
     :param principal: is asked at every call who has it, since tenants may come.
     """
     expected = token.encode()
 
-    def authenticate(given: str) -> Principal | None:
+    def authenticate(given: str) -> Principal | Awaitable[Principal | None] | None:
         return principal() if hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected) else None
 
     return authenticate

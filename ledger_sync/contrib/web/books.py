@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -15,8 +16,12 @@ from sqlalchemy.orm import Session
 from ledger_sync import LedgerSync
 from ledger_sync.contrib.web.problems import ProblemError
 from ledger_sync.dialects import fault_of
+from ledger_sync.event_loop import is_asynchronous
 
 T = TypeVar("T")
+
+READERS: Final = 8
+"""So many look into the database at once; the others wait."""
 
 PAUSES: Final = (0.1, 0.3, 1.0, 0.0)
 """Seconds after each attempt that met a busy database."""
@@ -28,6 +33,8 @@ class Books:
     def __init__(self, sync: LedgerSync, factory: Any) -> None:
         self.sync = sync
         self.factory = factory
+        # of its own: what somebody reads holds up neither the runs nor the host's own threads
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sync web")
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Call something with a session, which is rolled back."""
@@ -54,14 +61,13 @@ class Books:
                 session.commit()
             return result
 
-        made = self.factory()
-        if hasattr(made, "run_sync"):
-            async with made as asynchronous:
+        if is_asynchronous(self.factory):
+            async with self.factory() as asynchronous:
                 result: T = await asynchronous.run_sync(done)
                 return result
 
         def in_thread() -> T:
-            with made as session:
+            with self.factory() as session:
                 return done(session)
 
-        return await asyncio.to_thread(in_thread)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)

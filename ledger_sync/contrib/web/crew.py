@@ -20,6 +20,9 @@ from ledger_sync.workbench import Health, Poster
 
 log = logging.getLogger("ledger_sync")
 
+BY_CONSOLE: Final = " (console)"
+"""How the actor of a run ends that was started here."""
+
 SLICE_SECONDS: Final = 5.0
 """How long one call of ``advance`` works, so that a process that ends does so soon."""
 
@@ -28,7 +31,7 @@ class Crew:
     """Works on runs in the background of one event loop.
 
     :param at_once: how many runs at the most; the others wait. 0: none, other workers do it.
-    :param adopting: whether runs that have died are gone on with.
+    :param adopting: whether runs that a console began and that have died are gone on with.
     :param poster: posts documents, as of ``LedgerSync.backfill``.
     :param health: holds a run, as there.
     """
@@ -40,46 +43,70 @@ class Crew:
         self._staff = {"poster": poster, "health": health}
         self.workers = at_once
         self.adopting = adopting
-        self._at_once = asyncio.Semaphore(at_once)
+        self._turns: asyncio.Semaphore | None = None
         self._at_work: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+
+    def begin(self) -> None:
+        """Belong to the running event loop."""
+        self._turns = asyncio.Semaphore(self.workers)
 
     def take(self, run_id: int) -> None:
-        """Work on a run, unless that is done here already."""
-        if self.workers and run_id not in self._at_work:
-            task = asyncio.create_task(self._work(run_id), name=f"ledger-sync run {run_id}")
-            self._at_work[run_id] = task
-            task.add_done_callback(lambda _: self._at_work.pop(run_id, None))
+        """Work on a run; if that is done here already, look again when it ends."""
+        if not self.workers:
+            return
+        if run_id in self._at_work:
+            self._again.add(run_id)
+            return
+        self._again.discard(run_id)
+        task = asyncio.create_task(self._work(run_id), name=f"ledger-sync run {run_id}")
+        self._at_work[run_id] = task
+        task.add_done_callback(lambda done: self._ended(run_id, done))
+
+    def _ended(self, run_id: int, task: asyncio.Task[None]) -> None:
+        self._at_work.pop(run_id, None)
+        if run_id in self._again and not task.cancelled():
+            self.take(run_id)
 
     async def _work(self, run_id: int) -> None:
-        async with self._at_once:
-            while True:
-                try:
-                    progress = await self.books.sync.aadvance(self.books.factory, run_id, SLICE_SECONDS, **self._staff)
-                except LedgerSyncError as error:
-                    log.warning("Ledger sync: run %s was left, since it cannot be worked on here: %s", run_id, error)
-                    break
-                except Exception:
-                    # the run is failed and says why, or it is running and is found again once its lease has passed
-                    log.exception("Ledger sync: run %s was left", run_id)
-                    break
-                if progress.over:
-                    break
+        assert self._turns is not None
+        over = False
+        while not over:
+            async with self._turns:  # by turns, so that no run's lease passes while it waits
+                over = await self._slice(run_id)
+
+    async def _slice(self, run_id: int) -> bool:
+        """Work on a run for a while; whether there is nothing left to do here."""
+        try:
+            progress = await self.books.sync.aadvance(self.books.factory, run_id, SLICE_SECONDS, **self._staff)
+        except LedgerSyncError as error:
+            log.warning("Ledger sync: run %s was left, with an error: %s", run_id, error)
+            return True
+        except Exception:
+            # the run is failed and says why, or it is running and is found again once its lease has passed
+            log.exception("Ledger sync: run %s was left", run_id)
+            return True
+        return progress.over
 
     async def adopt(self) -> None:
-        """Go on with runs whose workers have died."""
+        """Go on with runs of a console's whose workers have died; what others began is theirs to go on with."""
         if not (self.workers and self.adopting):
             return
 
         def dead(session: Session) -> list[Any]:
             runs = self.books.sync.runs(session, ALL_TENANTS, limit=None, running=True)
             now = utc_now()
-            return [r.run_id for r in runs if r.kind == "backfill" and r.lease_until and r.lease_until <= now]
+            return [
+                run.run_id
+                for run in runs
+                if (run.actor or "").endswith(BY_CONSOLE) and run.lease_until is not None and run.lease_until <= now
+            ]
 
         for run_id in await self.books.read(dead):
             self.take(run_id)
 
     async def stop(self) -> None:
-        """Leave all runs; their slices are broken off, and roll back what they have not committed."""
+        """Leave all runs. In an event loop slices are broken off; those in threads end by themselves."""
         tasks = list(self._at_work.values())
         for task in tasks:
             task.cancel()

@@ -16,7 +16,7 @@ from socketio.exceptions import ConnectionRefusedError as RefusedError
 from sqlalchemy.orm import Session
 
 from ledger_sync import ALL_TENANTS, Progress, RunReport
-from ledger_sync.contrib.web.auth import Authenticate, Principal, principal_of
+from ledger_sync.contrib.web.auth import Authenticate, Principal, principal_of, refuse_without
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import Crew
 from ledger_sync.contrib.web.payloads import Payload, Seen, look, payload_of
@@ -33,6 +33,9 @@ ADOPT_SECONDS: Final = 5.0
 
 RECHECK_SECONDS: Final = 60.0
 """How often a socket's token is shown to the host again."""
+
+LATEST_AMONG: Final = 5
+"""Among so many of the newest runs, some of which may be repairs, is the sync that a newcomer is told of."""
 
 NEWER_MAX: Final = 100
 """So many runs that began since the last look are followed up."""
@@ -54,9 +57,13 @@ def ids_of(runs: Iterable[RunReport]) -> set[int]:
 
 
 class _Followed:
-    """One run: what was told of it last, and what is to be told now."""
+    """One run: what was told of it last, and what is to be told now.
 
-    def __init__(self) -> None:
+    :param from_its_start: whether it began under our eyes, so that stages which it has passed are to be told as well.
+    """
+
+    def __init__(self, *, from_its_start: bool) -> None:
+        self._from_its_start = from_its_start
         self.told: list[Progress] = []
         self.state = ""
         self._teller = Told(self.told.append, 0.0, "raise")
@@ -68,6 +75,9 @@ class _Followed:
         present = (seen.snapshot.sequence, seen.snapshot.state)
         self.state = seen.snapshot.state
         if present != self._last:
+            if self._last is None and not self._from_its_start:
+                self._teller.joined(seen.snapshot)
+                self.told.append(seen.snapshot)
             self._last = present
             self._teller.tell(seen.snapshot, seen.stages)
         return list(self.told)
@@ -97,9 +107,9 @@ class Live:
         self.authenticate = authenticate
         self.crew = crew
         self.seconds = seconds
-        # None lets in pages of the application's own origin; an empty list would let in all
+        self._origins = frozenset(origins)
         self.server = socketio.AsyncServer(
-            async_mode="asgi", cors_allowed_origins=list(origins) or None, client_manager=manager
+            async_mode="asgi", cors_allowed_origins=self._lets_in, client_manager=manager
         )
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
@@ -107,19 +117,39 @@ class Live:
         self._rooms: dict[str, str] = {}
         self._guards: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[int, _Followed] = {}
-        self._newest = 0
-        self._woken = asyncio.Event()
+        self._newest: int | None = None
+        self._woken: asyncio.Event | None = None
+        self._joining: set[str] = set()
 
     # -- sockets ---------------------------------------------------------------------------------------
 
+    def _lets_in(self, origin: str, environ: Any) -> bool:
+        """Whether pages of an origin may connect: those that were named, and the application's own."""
+        own = f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
+        return origin in self._origins or origin == own
+
+    async def _shown(self, token: str) -> Principal:
+        """Who has a token, and may see.
+
+        :raises ProblemError: nobody, or they may not.
+        """
+        principal = await principal_of(self.authenticate, token)
+        refuse_without("read", principal)
+        return principal
+
     async def _connect(self, sid: str, environ: Any, auth: Any = None) -> None:
         token = auth.get("token") if isinstance(auth, dict) else None
+        token = token if isinstance(token, str) else ""
         try:
-            principal = await principal_of(self.authenticate, token if isinstance(token, str) else "")
+            principal = await self._shown(token)
         except ProblemError as problem:
             raise RefusedError(problem.detail, problem.body) from None
-        await self.server.save_session(sid, {"principal": principal})
-        self._guards[sid] = asyncio.create_task(self._guard(sid, str(token), principal))
+        except Exception:
+            log.exception("Ledger sync: a token could not be shown to the host")
+            busy = ProblemError(503, "Failed", "The token could not be looked at.", "Try again in a moment.")
+            raise RefusedError(busy.detail, busy.body) from None
+        await self.server.save_session(sid, {"token": token})
+        self._guards[sid] = asyncio.create_task(self._guard(sid, token, principal))
 
     async def _disconnect(self, sid: str, reason: Any = None) -> None:
         self._rooms.pop(sid, None)
@@ -127,19 +157,21 @@ class Live:
             guard.cancel()
 
     async def _guard(self, sid: str, token: str, principal: Principal) -> None:
-        """End a socket when its token is nobody's any more."""
+        """End a socket when its token is nobody's any more, or its room is not theirs."""
         while True:
             left = RECHECK_SECONDS
             if principal.expires_at is not None:
                 left = min(left, (principal.expires_at - utc_now()).total_seconds())
             await asyncio.sleep(max(left, 0.0))
             try:
-                principal = await principal_of(self.authenticate, token)
+                principal = await self._shown(token)
             except ProblemError:
                 break
             except Exception:
                 log.exception("Ledger sync: a token could not be shown to the host again")
-                break
+                if principal.expired:
+                    break
+                continue
             if self._rooms.get(sid) not in {None, *(self.tenants.room(one) for one in self.tenants.of(principal))}:
                 break
         self._guards.pop(sid, None)  # whose end would cancel this very task
@@ -147,51 +179,80 @@ class Live:
         await self.server.disconnect(sid)
 
     async def _join(self, sid: str, asked: Any = None) -> dict[str, Any]:
-        principal: Principal = (await self.server.get_session(sid))["principal"]
-        wanted = asked.get("tenant") if isinstance(asked, dict) else None
+        if sid in self._joining:
+            again = ProblemError(429, "Joining already", "This socket is about to join.", "Wait for the answer.")
+            return {"problem": again.body}
+        self._joining.add(sid)
         try:
-            tenant = self.tenants.own(principal, wanted)
+            return await self._joined(sid, asked)
         except ProblemError as problem:
             return {"problem": problem.body}
+        except Exception:
+            log.exception("Ledger sync: a room could not be joined")
+            return {"problem": ProblemError(503, "Failed", "The room could not be joined.", "Try again.").body}
+        finally:
+            self._joining.discard(sid)
+
+    async def _joined(self, sid: str, asked: Any) -> dict[str, Any]:
+        # the host is asked again: who has lost a tenant since they connected has lost its room
+        principal = await self._shown((await self.server.get_session(sid))["token"])
+        tenant = self.tenants.own(principal, asked.get("tenant") if isinstance(asked, dict) else None)
         room = self.tenants.room(tenant)
-        if (left := self._rooms.get(sid)) is not None:
+        if (left := self._rooms.pop(sid, None)) is not None:
             await self.server.leave_room(sid, left)
         await self.server.enter_room(sid, room)
+        if sid not in self._guards:  # it has gone meanwhile
+            return {}
         self._rooms[sid] = room
-        self._woken.set()
 
         def latest(session: Session) -> Payload | None:
-            runs = self.books.sync.runs(session, self.tenants.given(tenant), limit=20)
+            runs = self.books.sync.runs(session, tenant, limit=LATEST_AMONG)
             found = next((run.run_id for run in runs if run.kind == "backfill"), None)
-            return None if found is None else payload_of(self.books.sync, session, found, self.tenants.given(tenant))
+            return None if found is None else payload_of(self.books.sync, session, found, tenant)
 
         present = await self.books.read(latest)
         if present is not None:
             await self._send(present, to=sid)
+            if present.state not in OVER:
+                self.follow(int(present.sync_id), from_its_start=False)
+        self._wake()
         return {"room": self.tenants.shown(tenant), "syncId": None if present is None else present.sync_id}
 
     async def _send(self, payload: Payload, to: str) -> None:
-        await self.server.emit(event_of(payload.state), payload.model_dump(mode="json", by_alias=True), to=to)
+        told = payload.model_dump(mode="json", by_alias=True)
+        # every process tells its own sockets, so that a manager has nothing to pass on to others
+        await self.server.emit(event_of(payload.state), told, to=to, ignore_queue=True)
 
     # -- the loop --------------------------------------------------------------------------------------
 
-    def follow(self, run_id: int) -> None:
+    def follow(self, run_id: int, *, from_its_start: bool = True) -> None:
         """Look at a run soon."""
-        self._followed.setdefault(run_id, _Followed())
-        self._woken.set()
+        if run_id not in self._followed:
+            self._followed[run_id] = _Followed(from_its_start=from_its_start)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        self._woken = asyncio.Event()
         failing = False
-        adopted = -ADOPT_SECONDS
         loop = asyncio.get_running_loop()
+        adopted = rested = -ADOPT_SECONDS
         while True:
             try:
                 if loop.time() - adopted >= ADOPT_SECONDS:
                     adopted = loop.time()
                     await self.crew.adopt()
                 if self._rooms:
-                    await self._look()
+                    resting = loop.time() - rested >= ADOPT_SECONDS
+                    rested = loop.time() if resting else rested
+                    await self._look(resting=resting)
+                else:  # whoever joins next is told of the present, and not of what nobody watched
+                    self._newest = None
+                    self._followed.clear()
                 failing = False
             except Exception:
                 if not failing:
@@ -205,17 +266,24 @@ class Live:
                 continue
             await asyncio.sleep(self.seconds / 4)  # several that wake it at once are told together
 
-    async def _look(self) -> None:
-        sync, watched = self.books.sync, set(self._rooms.values())
+    async def _look(self, *, resting: bool) -> None:
+        """Read what has changed, and tell the rooms.
+
+        :param resting: whether to look at runs that are paused or have failed, too, which seldom change.
+        """
+        sync = self.books.sync
+        ids = {n for n, one in self._followed.items() if resting or one.state in {"", "running"}}
 
         def seen(session: Session) -> list[Seen]:
-            ids = ids_of(sync.runs(session, ALL_TENANTS, limit=None, running=True))
-            for newest in ids_of(sync.runs(session, ALL_TENANTS, limit=1)):
-                if self._newest and newest > self._newest:
-                    ids |= ids_of(sync.runs(session, ALL_TENANTS, limit=min(newest - self._newest, NEWER_MAX)))
-                self._newest = newest
+            new: set[int] = set()
+            newest = max(ids_of(sync.runs(session, ALL_TENANTS, limit=1)), default=0)
+            if self._newest is not None and newest > self._newest:
+                lately = ids_of(sync.runs(session, ALL_TENANTS, limit=min(newest - self._newest, NEWER_MAX)))
+                new = {run_id for run_id in lately if run_id > self._newest}
+            self._newest = newest
             found = []
-            for run_id in sorted({*ids, *self._followed}):
+            for run_id in sorted({*ids, *new, *ids_of(sync.runs(session, ALL_TENANTS, limit=None, running=True))}):
+                self._followed.setdefault(run_id, _Followed(from_its_start=run_id in new))
                 try:
                     found.append(look(sync, session, run_id))
                 except RunStateError:  # a repair, or a row that somebody has taken away
@@ -224,11 +292,10 @@ class Live:
 
         for one in await self.books.read(seen):
             run_id = one.snapshot.run_id or 0
-            followed = self._followed.setdefault(run_id, _Followed())
+            followed = self._followed.setdefault(run_id, _Followed(from_its_start=False))
             room = self.tenants.room_of_run(one.report)
-            news = followed.news(one)
-            if room in watched:
-                for snapshot in news:
-                    await self._send(one.payload(snapshot), to=room)
+            for snapshot in followed.news(one):
+                if room in self._rooms.values():
+                    await self._send(one.payload(snapshot), to=str(room))
             if followed.state in OVER:
                 self._followed.pop(run_id, None)

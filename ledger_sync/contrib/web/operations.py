@@ -6,12 +6,13 @@ Whatever comes in goes through a pydantic model that knows all of its fields; wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect, Request
 
@@ -30,10 +31,24 @@ LedgerName = Literal["supplier", "customer", "employee"]
 M = TypeVar("M", bound=BaseModel)
 
 
+KEY_MAX: Final = 2**63 - 1
+"""No database has a larger id."""
+
+
+def _as_written(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        return date.fromisoformat(value)
+    raise ValueError("should be a date such as 2026-03-31")
+
+
+Day = Annotated[date, BeforeValidator(_as_written)]
+"""A date as JSON writes it, and not a number that might stand for one."""
+
+
 class Asked(BaseModel):
     """What a request gives; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
 
 class OfTenant(Asked):
@@ -51,7 +66,7 @@ class History(OfTenant):
 class AsOf(OfTenant):
     """A day, at the end of which; now unless given."""
 
-    as_of: date | None = None
+    as_of: Day | None = None
 
 
 class LinesOfCause(AsOf):
@@ -93,16 +108,16 @@ class StatementOf(OfTenant):
 
     ledger: LedgerName
     party: str = Field(min_length=1, max_length=200)
-    since: date | None = None
-    until: date | None = None
+    since: Day | None = None
+    until: Day | None = None
 
 
 class Start(OfTenant):
     """What a sync is confined to; all of history unless given."""
 
     kinds: tuple[Kind, ...] | None = Field(default=None, min_length=1)
-    since: date | None = None
-    until: date | None = None
+    since: Day | None = None
+    until: Day | None = None
     dry_run: bool = False
 
 
@@ -189,7 +204,7 @@ async def body_of(model: type[M], request: Request) -> M:
         raise ProblemError(
             400, "No JSON", "The body cannot be read as JSON.", "Send one JSON object, in UTF-8."
         ) from None
-    return _validated(model, given, "body")
+    return _validated(model, given, "body", raw)
 
 
 async def _read(request: Request) -> bytes:
@@ -210,10 +225,10 @@ async def _read(request: Request) -> bytes:
     return bytes(raw)
 
 
-def _validated(model: type[M], given: Any, place: str) -> M:
+def _validated(model: type[M], given: Any, place: str, raw: bytes | None = None) -> M:
     try:
-        # as JSON would have it: text for a date, and no other conversions but those of a query's text
-        return model.model_validate(given)
+        # a query is text throughout; in a body a number stands for nothing else, nor a text for a truth
+        return model.model_validate(given) if raw is None else model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         wrong = [
             {"field": ".".join(str(part)[:60] for part in one["loc"][:4]), "message": one["msg"][:200]}

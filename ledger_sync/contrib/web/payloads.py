@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy.orm import Session
 
-from ledger_sync import LedgerSync, Progress, RunReport
+from ledger_sync import LedgerSync, Progress, RunReport, errors
 from ledger_sync.failures import Failure
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import StageReport
@@ -151,6 +151,7 @@ class Seen:
     def payload(self, snapshot: Progress | None = None) -> Payload:
         """What is told of it; of an earlier snapshot, if one is given."""
         report, told = self.report, self.snapshot if snapshot is None else snapshot
+        told = told.model_copy(update={"note": note_of(told.state, told.note)})
         return Payload(
             sync_id=str(told.run_id),
             kind=report.kind,
@@ -202,6 +203,18 @@ def _steps(snapshot: Progress, report: RunReport) -> tuple[Step, ...]:
     )
 
 
+def note_of(state: str, note: str | None) -> str | None:
+    """A run's note as it may be told: the library's own words, but not the text of whatever else was raised.
+
+    That may hold a statement with its parameters, or the address of a database.
+    """
+    if state != "failed" or note is None:
+        return note
+    name, colon, _ = note.partition(": ")
+    raised = bool(colon) and name.isidentifier()
+    return f"{name}. The server's log says more." if raised and not hasattr(errors, name) else note
+
+
 def message_of(snapshot: Progress, report: RunReport) -> str:
     """One English sentence about a run, for whoever shows nothing else."""
     step = STEP_NAMES.get(snapshot.stage, snapshot.stage)
@@ -224,5 +237,6 @@ def run_of(report: RunReport) -> Run:
     return Run(
         sync_id=str(report.run_id),
         existing=sum(stage.existing for stage in report.stages),
-        **{name: getattr(report, name) for name in Run.model_fields if name not in {"sync_id", "existing"}},
+        note=note_of(report.state, report.note),
+        **{name: getattr(report, name) for name in Run.model_fields if name not in {"sync_id", "existing", "note"}},
     )

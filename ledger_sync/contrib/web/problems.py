@@ -38,12 +38,13 @@ def problem_of(error: LedgerSyncError) -> ProblemError:
     remedy: str | None = getattr(error, "remedy", None)
     detail = str(error) if remedy is None else str(error).removesuffix(remedy).strip()
     if isinstance(error, RunActiveError):
-        return ProblemError(409, "A sync is running already", detail, remedy, {"syncId": str(error.run_id)})
+        follow = "Follow that one, or pause or cancel it."
+        return ProblemError(409, "A sync is running already", detail, follow, {"syncId": str(error.run_id)})
     if isinstance(error, RunStateError):
         return ProblemError(409, "The sync cannot do that now", detail, remedy, {"syncId": str(error.run_id)})
     if isinstance(error, NotInTheBooksError):
         return ProblemError(404, "Not in the books", detail, remedy)
-    return ProblemError(422, "Refused", detail, remedy)
+    return ProblemError(422, "Refused", detail, remedy or "Change what is asked for.")
 
 
 def not_there() -> ProblemError:

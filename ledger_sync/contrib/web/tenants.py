@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from ledger_sync import LedgerSync, RunReport
+from ledger_sync.binding import attribute
 from ledger_sync.contrib.web.auth import Principal
 from ledger_sync.contrib.web.problems import ProblemError, not_there
+from ledger_sync.progress import AllTenants
 
 ALONE: Final = "books"
 """The room of a host without tenants."""
@@ -18,10 +21,25 @@ class Tenants:
 
     def __init__(self, sync: LedgerSync) -> None:
         self.several = sync.binding.has_tenants
+        kind = attribute(sync.binding.entry, "tenant_id").type.python_type if self.several else str
+        self._convert = kind if kind in {int, UUID} else None
 
     def of(self, principal: Principal) -> Sequence[Any]:
-        """Whose books somebody may see; a host without tenants has one, which is called None."""
-        return principal.tenants if self.several else (None,)
+        """Whose books somebody may see, as ``tenant_id``; a host without tenants has one, which is called None.
+
+        What names nobody, or everybody, opens nothing.
+        """
+        return [self._key(tenant) for tenant in principal.tenants if self._is_one(tenant)] if self.several else [None]
+
+    def _is_one(self, tenant: Any) -> bool:
+        try:
+            return tenant is not None and not isinstance(tenant, AllTenants) and self._key(tenant) is not None
+        except (ValueError, TypeError):
+            return False
+
+    def _key(self, tenant: Any) -> Any:
+        """A tenant as the books name it: a token's text may stand for an id of another type."""
+        return self._convert(tenant) if isinstance(tenant, str) and self._convert is not None else tenant
 
     def one(self, principal: Principal, asked: str | None) -> Any:
         """The tenant that is asked for; the principal's only one if none is named.
@@ -49,10 +67,6 @@ class Tenants:
         if not own:
             raise ProblemError(403, "No books", "You have the books of no tenant.", "Ask the host for access.")
         return next((tenant for tenant in own if str(tenant) == str(asked)), own[0])
-
-    def given(self, tenant: Any) -> Any:
-        """What the library is given as ``tenant_id``."""
-        return tenant if self.several else None
 
     def shown(self, tenant: Any) -> str | None:
         """How a tenant is named outside."""
