@@ -7,7 +7,7 @@ one whose reply was lost. The errors are what a driver raises; ``cut`` ends the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -64,6 +64,7 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
         connection ended.
     """
     met = Met()
+    streaming: list[Any] = []
 
     def fail(connection: Connection, statement: str, parameters: Any = None) -> None:
         met.statement = statement
@@ -74,9 +75,9 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
 
     def before(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         met.count += 1
+        if type(cursor).__name__ == "ServerCursor":
+            streaming.append(cursor)
         if met.count == number and when == "before":
-            if kind != "cut":
-                cursor.close()  # SQLAlchemy does that itself where it is the driver that fails
             fail(connection, statement, parameters)
 
     def after(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -103,7 +104,13 @@ def fault(engine: Engine, number: int, when: When, kind: str = "refused") -> Ite
         listening(engine, "after_cursor_execute", after),
         listening(engine, "commit", commit),
     ):
-        yield met
+        try:
+            yield met
+        finally:
+            # SQLAlchemy leaves open what a listener has broken off, and what was on a connection that is lost
+            for cursor in streaming:
+                with suppress(Exception):
+                    cursor.close()
     if kind == "cut":
         engine.dispose()
 

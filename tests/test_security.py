@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from blinker import Signal
 from pydantic import BaseModel
+from socketio.exceptions import ConnectionRefusedError as RefusedError
 from sqlalchemy import Engine, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,6 +34,7 @@ from ledger_sync import LedgerSync, LedgerSyncError, Settings, signals
 from ledger_sync.contrib.cli import reading  # noqa: F401 - registers its commands
 from ledger_sync.contrib.cli.commands import app
 from ledger_sync.contrib.cli.commands import run as run_command
+from ledger_sync.contrib.web import Principal, create_app
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.failures import SEVERAL_TENANTS
@@ -620,7 +624,36 @@ def log_everything(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         signal.disconnect(receiver, sender=sync)
     sync.backfill(factory, tenant_id=FORGED, on_progress=failing)
     sync.backfill(factory, tenant_id=FORGED, on_progress=logged())
-    said_if_possible(0, failing)
+    said_if_possible(failing)
+    asyncio.run(log_everything_of_the_web(sync, factory))
+
+
+async def log_everything_of_the_web(sync: LedgerSync, factory: sessionmaker[Session]) -> None:
+    """As above, of the console."""
+    web = create_app(sync, factory, failing)
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise ValueError(FORGED)
+
+    async def refuses(*_: Any, **__: Any) -> Any:
+        raise ConfigurationError(FORGED)
+
+    for raising in (fails, refuses):
+        broken: Any = SimpleNamespace(factory=factory, sync=SimpleNamespace(aadvance=raising))
+        web.crew.books = broken
+        assert await web.crew._slice(1)
+    web.crew.adopt = fails  # type: ignore[method-assign]
+    following = asyncio.create_task(web.live.run())
+    with pytest.raises(RefusedError):
+        await web.live._connect("nobody", {}, {"token": "x"})
+    assert "problem" in await web.live._join("nobody")
+    await asyncio.sleep(0.1)
+    await web.live._guard("nobody", "x", Principal("x", expires_at=SINCE))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://here") as client:
+        answer = await client.get("/api/ledger/session", headers={"Authorization": "Bearer x"})
+    assert answer.status_code == 500
+    following.cancel()
+    await web.aclose()
 
 
 def test_no_line_of_the_log_can_be_forged(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ ends with ``aclose`` or with the event loop.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +32,8 @@ from ledger_sync.contrib.web.operations import KEY_MAX, Call, OfTenant, Operatio
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import LedgerSyncError
+from ledger_sync.logs import log
 from ledger_sync.workbench import Health, Poster
-
-log = logging.getLogger("ledger_sync")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

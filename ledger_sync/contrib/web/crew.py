@@ -7,7 +7,6 @@ and any web process that looks for such runs goes on with it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -15,10 +14,9 @@ from sqlalchemy.orm import Session
 from ledger_sync import ALL_TENANTS
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.errors import LedgerSyncError
+from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 from ledger_sync.workbench import Health, Poster
-
-log = logging.getLogger("ledger_sync")
 
 BY_CONSOLE: Final = " (console)"
 """How the actor of a run ends that was started here."""

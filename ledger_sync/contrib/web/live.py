@@ -7,7 +7,6 @@ principal's own tenant and in no other, whatever it asks for, and is ended when 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -23,10 +22,9 @@ from ledger_sync.contrib.web.payloads import Payload, Seen, look, payload_of
 from ledger_sync.contrib.web.problems import ProblemError
 from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import RunStateError
+from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import Told
-
-log = logging.getLogger("ledger_sync")
 
 ADOPT_SECONDS: Final = 5.0
 """How often runs that have died are looked for."""
