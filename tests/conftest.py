@@ -64,6 +64,9 @@ gc.set_threshold(100_000, 20, 10)
 SHARE = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "1"))
 """One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL: for a check that must be quick."""
 
+SHARE_OF_HOSTS = 4
+"""With a share, one of so many of the hosts' tests runs on SQLite; not three, since there are three hosts by turns."""
+
 SHARE_ON_MARIADB = int(os.environ.get("LEDGER_SYNC_TEST_MARIADB_SHARE", "4"))
 """One of so many parameter sets, or examples of a property, runs on MariaDB."""
 
@@ -89,6 +92,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 left.append(item)
     shared = [item for item in items if item not in left and (_is_on_mariadb(item) or _is_of_host(item, "postgresql"))]
     left += [item for number, item in enumerate(shared) if number % SHARE]
+    of_hosts = [item for item in items if item not in left and _is_of_host(item, "sqlite")]
+    left += [item for number, item in enumerate(of_hosts) if number % min(SHARE, SHARE_OF_HOSTS)]
     if left:
         config.hook.pytest_deselected(items=left)
         chosen = set(left)
