@@ -64,15 +64,20 @@ gc.set_threshold(100_000, 20, 10)
 SHARE = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "1"))
 """One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL: for a check that must be quick."""
 
-SHARE_OF_HOSTS = 4
-"""With a share, one of so many of the hosts' tests runs on SQLite; not three, since there are three hosts by turns."""
+SHARE_OFTEN = 4
+"""With a share, one of so many of the hosts' tests runs on SQLite, and of the others on PostgreSQL where they run on each
+database; not three, since there are three hosts by turns."""
 
 SHARE_ON_MARIADB = int(os.environ.get("LEDGER_SYNC_TEST_MARIADB_SHARE", "4"))
 """One of so many parameter sets, or examples of a property, runs on MariaDB."""
 
 
+def _is_on(item: pytest.Item, database: str) -> bool:
+    return database in getattr(getattr(item, "callspec", None), "params", {}).values()
+
+
 def _is_on_mariadb(item: pytest.Item) -> bool:
-    return "mariadb" in getattr(getattr(item, "callspec", None), "params", {}).values()
+    return _is_on(item, "mariadb")
 
 
 def _is_of_host(item: pytest.Item, database: str) -> bool:
@@ -92,8 +97,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 left.append(item)
     shared = [item for item in items if item not in left and (_is_on_mariadb(item) or _is_of_host(item, "postgresql"))]
     left += [item for number, item in enumerate(shared) if number % SHARE]
-    of_hosts = [item for item in items if item not in left and _is_of_host(item, "sqlite")]
-    left += [item for number, item in enumerate(of_hosts) if number % min(SHARE, SHARE_OF_HOSTS)]
+    gone = set(left)
+    for often in (
+        [item for item in items if item not in gone and _is_of_host(item, "sqlite")],
+        [item for item in items if item not in gone and not _is_of_host(item, "") and _is_on(item, "postgresql")],
+    ):
+        left += [item for number, item in enumerate(often) if number % min(SHARE, SHARE_OFTEN)]
     if left:
         config.hook.pytest_deselected(items=left)
         chosen = set(left)
