@@ -65,8 +65,8 @@ SHARE = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "1"))
 """One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL: for a check that must be quick."""
 
 SHARE_OFTEN = 4
-"""With a share, one of so many of the hosts' tests runs on SQLite, and of the others on PostgreSQL where they run on each
-database; not three, since there are three hosts by turns."""
+"""With a share, one of so many of the hosts' tests runs on SQLite, and of the others on PostgreSQL where they run on
+each database; not three, since there are three hosts by turns."""
 
 SHARE_ON_MARIADB = int(os.environ.get("LEDGER_SYNC_TEST_MARIADB_SHARE", "4"))
 """One of so many parameter sets, or examples of a property, runs on MariaDB."""
