@@ -10,10 +10,11 @@ from ledger_sync import LedgerSync
 from tests.web.places import SMALL, Place, fill
 
 
-@pytest.fixture
-def place(sqlite_engine: Engine) -> Place:
-    """Two tenants' history on SQLite."""
-    place = Place(sqlite_engine, LedgerSync(SMALL), sessionmaker(sqlite_engine))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Two tenants' history, on each database."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    place = Place(engine, LedgerSync(SMALL), sessionmaker(engine))
     fill(place, "acme")
     fill(place, "beta")
     return place

@@ -15,8 +15,8 @@ from ledger_sync.binding import attribute
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import BY_CONSOLE
+from ledger_sync.contrib.web.keys import key_of
 from ledger_sync.contrib.web.operations import (
-    KEY_MAX,
     AgeingOf,
     AsOf,
     Call,
@@ -339,11 +339,8 @@ class Api:
         tenant = self._tenant(call)
         ledger = self._ledger(asked.ledger)
         model = self.sync.binding.ledger(ledger).party_model
-        try:
-            party = asked.party if model is None else attribute(model, "id").type.python_type(asked.party)
-        except (ValueError, NotImplementedError):
-            raise not_there() from None
-        if isinstance(party, int) and abs(party) > KEY_MAX:
+        party = asked.party if model is None else key_of(asked.party, attribute(model, "id").type)
+        if party is None:
             raise not_there()
         return await self.books.read(
             lambda s: self.sync.statement(s, tenant, ledger, party, since=asked.since, until=asked.until)

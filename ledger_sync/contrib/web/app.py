@@ -7,7 +7,7 @@ ends with ``aclose`` or with the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +26,10 @@ from ledger_sync.contrib.web.api import Api
 from ledger_sync.contrib.web.auth import Authenticate, principal_of_header, refuse_without
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import Crew
+from ledger_sync.contrib.web.keys import number_of
 from ledger_sync.contrib.web.live import Live
 from ledger_sync.contrib.web.openapi import document
-from ledger_sync.contrib.web.operations import KEY_MAX, Call, OfTenant, Operation, body_of, query_of
+from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import LedgerSyncError
@@ -109,17 +110,16 @@ def create_app(
     :param poster: posts the documents that no entry mentions, as of ``LedgerSync.backfill``; they are counted without.
     :param health: holds a run with its reason, as there.
     """
-    return WebApp(
-        Books(sync, factory),
-        authenticate,
-        origins=tuple(origins),
-        manager=manager,
-        runs_at_once=runs_at_once,
-        adopting=adopting,
-        follow_seconds=follow_seconds,
-        poster=poster,
-        health=health,
-    )
+    books, tenants, origins = Books(sync, factory), Tenants(sync), tuple(origins)
+    crew = Crew(books, at_once=runs_at_once, adopting=adopting, poster=poster, health=health)
+    live = Live(books, tenants, authenticate, crew, origins=origins, manager=manager, seconds=follow_seconds)
+
+    def taken(run_id: int) -> None:
+        crew.take(run_id)
+        live.follow(run_id)
+
+    operations = Api(books, tenants, taken, posting=poster is not None).operations()
+    return WebApp(operations, authenticate, crew, live, origins)
 
 
 class WebApp:
@@ -127,28 +127,19 @@ class WebApp:
 
     def __init__(
         self,
-        books: Books,
+        operations: Sequence[Operation],
         authenticate: Authenticate,
-        *,
+        crew: Crew,
+        live: Live,
         origins: tuple[str, ...],
-        manager: Any,
-        runs_at_once: int,
-        adopting: bool,
-        follow_seconds: float,
-        poster: Poster | None,
-        health: Health | None,
     ) -> None:
-        self.books = books
+        self.operations = operations
+        self.openapi = document(operations)
         self.authenticate = authenticate
-        tenants = Tenants(books.sync)
-        self.crew = Crew(books, at_once=runs_at_once, adopting=adopting, poster=poster, health=health)
-        self.live = Live(
-            books, tenants, authenticate, self.crew, origins=origins, manager=manager, seconds=follow_seconds
-        )
-        self.operations = Api(books, tenants, self._taken, posting=poster is not None).operations()
-        self.openapi = document(self.operations)
+        self.crew = crew
+        self.live = live
         self._loop: asyncio.Task[None] | None = None
-        self._sockets = socketio.ASGIApp(self.live.server, socketio_path=SOCKETS.strip("/"))
+        self._sockets = socketio.ASGIApp(live.server, socketio_path=SOCKETS.strip("/"))
         cors = Middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["Authorization"]
         )
@@ -157,10 +148,6 @@ class WebApp:
             middleware=[cors] if origins else [],
             exception_handlers={HTTPException: _http_problem},
         )
-
-    def _taken(self, run_id: int) -> None:
-        self.crew.take(run_id)
-        self.live.follow(run_id)
 
     def _routes(self) -> list[BaseRoute]:
         routes: list[BaseRoute] = [
@@ -186,7 +173,9 @@ class WebApp:
                 asked: Any = query_of(operation.query, request)
                 if operation.body is not None:
                     asked = _merged(await body_of(operation.body, request), asked)
-                answer = await operation.handler(Call(principal, asked, _run_id(request)))
+                answer = await operation.handler(
+                    Call(principal, asked, number_of(request.path_params.get("syncId", "")))
+                )
             except ProblemError as problem:
                 return answered(problem)
             except LedgerSyncError as error:
@@ -249,12 +238,6 @@ class _Assets(StaticFiles):
         by_content = "-shared-" in Path(str(arguments[0])).name
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if by_content else "no-cache"
         return response
-
-
-def _run_id(request: Request) -> int | None:
-    """The run of the path; None for a text that is no run's id."""
-    text = request.path_params.get("syncId", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= KEY_MAX else None
 
 
 def _merged(body: Any, query: OfTenant) -> Any:

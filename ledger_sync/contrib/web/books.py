@@ -16,15 +16,16 @@ from sqlalchemy.orm import Session
 from ledger_sync import LedgerSync
 from ledger_sync.contrib.web.problems import ProblemError
 from ledger_sync.dialects import fault_of
-from ledger_sync.event_loop import is_asynchronous
+from ledger_sync.event_loop import in_event_loop, is_asynchronous
+from ledger_sync.runs import SessionFactory, retried
 
 T = TypeVar("T")
 
 READERS: Final = 8
 """So many look into the database at once; the others wait."""
 
-PAUSES: Final = (0.1, 0.3, 1.0, 0.0)
-"""Seconds after each attempt that met a busy database."""
+RETRIES: Final = 5
+"""So often what met a busy database is tried again: two seconds in all."""
 
 
 class Books:
@@ -38,36 +39,33 @@ class Books:
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Call something with a session, which is rolled back."""
-        return await self._do(work, commit=False)
+
+        def look(factory: SessionFactory) -> T:
+            with factory() as session:
+                return work(session)
+
+        return await self._do(look)
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Call something with a session, and commit; tried again when the database is busy.
 
         :raises ProblemError: it stays so.
         """
-        for pause in PAUSES:
-            try:
-                return await self._do(work, commit=True)
-            except DBAPIError as error:
-                if fault_of(error) != "passing":
-                    raise
-            await asyncio.sleep(pause)
-        raise ProblemError(503, "Busy", "The database is busy with another transaction.", "Try again in a moment.")
 
-    async def _do(self, work: Callable[[Session], T], *, commit: bool) -> T:
-        def done(session: Session) -> T:
-            result = work(session)
-            if commit:
+        def attempt(factory: SessionFactory) -> T:
+            with factory() as session:
+                result = work(session)
                 session.commit()
-            return result
-
-        if is_asynchronous(self.factory):
-            async with self.factory() as asynchronous:
-                result: T = await asynchronous.run_sync(done)
                 return result
 
-        def in_thread() -> T:
-            with self.factory() as session:
-                return done(session)
+        try:
+            return await self._do(lambda factory: retried(RETRIES, attempt, factory))
+        except DBAPIError as error:
+            if fault_of(error) != "passing":
+                raise
+        raise ProblemError(503, "Busy", "The database is busy with another transaction.", "Try again in a moment.")
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)
+    async def _do(self, work: Callable[[SessionFactory], T]) -> T:
+        if is_asynchronous(self.factory):
+            return await in_event_loop(work, self.factory)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, self.factory)

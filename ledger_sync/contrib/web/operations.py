@@ -31,10 +31,6 @@ LedgerName = Literal["supplier", "customer", "employee"]
 M = TypeVar("M", bound=BaseModel)
 
 
-KEY_MAX: Final = 2**63 - 1
-"""No database has a larger id."""
-
-
 def _as_written(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
         return date.fromisoformat(value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from ledger_sync import LedgerSync, RunReport
 from ledger_sync.binding import attribute
 from ledger_sync.contrib.web.auth import Principal
+from ledger_sync.contrib.web.keys import key_of
 from ledger_sync.contrib.web.problems import ProblemError, not_there
 from ledger_sync.progress import AllTenants
 
@@ -21,25 +21,18 @@ class Tenants:
 
     def __init__(self, sync: LedgerSync) -> None:
         self.several = sync.binding.has_tenants
-        kind = attribute(sync.binding.entry, "tenant_id").type.python_type if self.several else str
-        self._convert = kind if kind in {int, UUID} else None
+        self._type = attribute(sync.binding.entry, "tenant_id").type if self.several else None
 
     def of(self, principal: Principal) -> Sequence[Any]:
         """Whose books somebody may see, as ``tenant_id``; a host without tenants has one, which is called None.
 
         What names nobody, or everybody, opens nothing.
         """
-        return [self._key(tenant) for tenant in principal.tenants if self._is_one(tenant)] if self.several else [None]
-
-    def _is_one(self, tenant: Any) -> bool:
-        try:
-            return tenant is not None and not isinstance(tenant, AllTenants) and self._key(tenant) is not None
-        except (ValueError, TypeError):
-            return False
-
-    def _key(self, tenant: Any) -> Any:
-        """A tenant as the books name it: a token's text may stand for an id of another type."""
-        return self._convert(tenant) if isinstance(tenant, str) and self._convert is not None else tenant
+        if self._type is None:
+            return [None]
+        # a token's text may stand for an id of another type
+        named = [key_of(one, self._type) if isinstance(one, str) else one for one in principal.tenants]
+        return [tenant for tenant in named if tenant is not None and not isinstance(tenant, AllTenants)]
 
     def one(self, principal: Principal, asked: str | None) -> Any:
         """The tenant that is asked for; the principal's only one if none is named.
