@@ -82,7 +82,11 @@ def fill(place: Place, tenant: str, count: int = 6) -> None:
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """The application on a free port of loopback; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="warning", access_log=False, timeout_graceful_shutdown=1
+        )
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

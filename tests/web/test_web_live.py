@@ -67,7 +67,8 @@ async def connected(address: str, token: str, transports: list[str] | None = Non
     try:
         yield client
     finally:
-        await client.socket.disconnect()
+        # this client would otherwise wait for its outstanding poll, which the server ends 45 seconds later
+        await client.socket.eio.disconnect(abort=transports == ["polling"])
 
 
 def run(work: Any) -> None:
@@ -100,6 +101,28 @@ def test_a_run_is_followed_from_its_start_to_its_end(place: Place, transports: l
         assert all(payload["progress"] < 100 for payload in told[:-1])
 
     with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+@pytest.mark.parametrize("when", ["before another joins", "after another joined"])
+def test_a_run_that_begins_and_ends_between_two_looks_is_told_from_its_start(place: Place, when: str) -> None:
+    async def follow(address: str) -> None:
+        async with connected(address, "token-of-acme") as client, connected(address, "token-of-acme") as other:
+            await client.join()
+            if when == "after another joined":
+                await other.join()
+            run_id = await asyncio.to_thread(place.sync.start, place.factory, tenant_id="acme")
+            while (await asyncio.to_thread(place.sync.advance, place.factory, run_id, 0.0)).stage == "checking":
+                pass
+            if when == "before another joins":
+                await other.join()
+            await asyncio.to_thread(place.sync.advance, place.factory, run_id)
+            await client.until(completed)
+            await other.until(completed)
+        assert list(dict.fromkeys(payload["step"] for payload in client.newest())) == STAGES
+
+    # the loop looks half a second after it is woken, which is later than all that
+    with listening(place.app(runs_at_once=0, follow_seconds=2.0)) as address:
         run(follow(address))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import socketio
@@ -198,10 +199,16 @@ class Live:
         room = self.tenants.room(tenant)
         if (left := self._rooms.pop(sid, None)) is not None:
             await self.server.leave_room(sid, left)
-        await self.server.enter_room(sid, room)
+        if self._newest is None:  # the first to watch: every run after those of this moment begins under their eyes
+            newest = await self.books.read(self._newest_run)
+            self._newest = newest if self._newest is None else self._newest
         if sid not in self._guards:  # it has gone meanwhile
             return {}
         self._rooms[sid] = room
+        await self.server.enter_room(sid, room)
+        if sid not in self._guards:
+            self._rooms.pop(sid, None)
+            return {}
 
         def latest(session: Session) -> Payload | None:
             runs = self.books.sync.runs(session, tenant, limit=LATEST_AMONG)
@@ -212,7 +219,8 @@ class Live:
         if present is not None:
             await self._send(present, to=sid)
             if present.state not in OVER:
-                self.follow(int(present.sync_id), from_its_start=False)
+                run_id = int(present.sync_id)
+                self.follow(run_id, from_its_start=self._newest is not None and run_id > self._newest)
         self._wake()
         return {"room": self.tenants.shown(tenant), "syncId": None if present is None else present.sync_id}
 
@@ -271,29 +279,33 @@ class Live:
         """
         sync = self.books.sync
         ids = {n for n, one in self._followed.items() if resting or one.state in {"", "running"}}
+        known = self._newest
 
-        def seen(session: Session) -> list[Seen]:
+        def seen(session: Session) -> tuple[int, set[int], list[Seen]]:
+            newest = self._newest_run(session)
             new: set[int] = set()
-            newest = max(ids_of(sync.runs(session, ALL_TENANTS, limit=1)), default=0)
-            if self._newest is not None and newest > self._newest:
-                lately = ids_of(sync.runs(session, ALL_TENANTS, limit=min(newest - self._newest, NEWER_MAX)))
-                new = {run_id for run_id in lately if run_id > self._newest}
-            self._newest = newest
+            if known is not None and newest > known:
+                lately = ids_of(sync.runs(session, ALL_TENANTS, limit=min(newest - known, NEWER_MAX)))
+                new = {run_id for run_id in lately if run_id > known}
             found = []
             for run_id in sorted({*ids, *new, *ids_of(sync.runs(session, ALL_TENANTS, limit=None, running=True))}):
-                self._followed.setdefault(run_id, _Followed(from_its_start=run_id in new))
-                try:
+                # a repair, or a row that somebody has taken away, is not followed
+                with suppress(RunStateError):
                     found.append(look(sync, session, run_id))
-                except RunStateError:  # a repair, or a row that somebody has taken away
-                    self._followed.pop(run_id, None)
-            return found
+            return newest, new, found
 
-        for one in await self.books.read(seen):
-            run_id = one.snapshot.run_id or 0
-            followed = self._followed.setdefault(run_id, _Followed(from_its_start=False))
+        self._newest, new, found = await self.books.read(seen)
+        present = {one.snapshot.run_id or 0: one for one in found}
+        for run_id in ids - present.keys():
+            self._followed.pop(run_id, None)
+        for run_id, one in present.items():
+            followed = self._followed.setdefault(run_id, _Followed(from_its_start=run_id in new))
             room = self.tenants.room_of_run(one.report)
             for snapshot in followed.news(one):
                 if room in self._rooms.values():
                     await self._send(one.payload(snapshot), to=str(room))
             if followed.state in OVER:
                 self._followed.pop(run_id, None)
+
+    def _newest_run(self, session: Session) -> int:
+        return max(ids_of(self.books.sync.runs(session, ALL_TENANTS, limit=1)), default=0)
