@@ -165,7 +165,7 @@ class Seen:
             stats=Stats(total=told.total, synced=told.synced, skipped=sum(told.skipped.values()), errors=told.errors),
             errors=tuple(map(error_line, self.failures)),
             steps=_steps(told, report),
-            clean=report.clean,
+            clean=report.clean if told.over else None,
             started_at=report.started_at,
             finished_at=report.finished_at if told.over else None,
             timestamp=utc_now(),
@@ -175,8 +175,9 @@ class Seen:
 
 def look(sync: LedgerSync, session: Session, run_id: int, tenant_id: Any = None) -> Seen:
     """Read the tables of a backfill. Arguments and errors as of ``LedgerSync.progress``."""
-    report = sync.report(session, run_id, tenant_id=tenant_id)
+    # in this order: a run that is over is told of with its whole report, whatever is committed between the two
     snapshot = sync.progress(session, run_id, tenant_id=tenant_id)
+    report = sync.report(session, run_id, tenant_id=tenant_id)
     several = sync.binding.has_tenants
     failures: Sequence[Failure] = ()
     if snapshot.errors and (report.tenant_id is not None or not several):
@@ -191,7 +192,7 @@ def payload_of(sync: LedgerSync, session: Session, run_id: int, tenant_id: Any =
 
 
 def _steps(snapshot: Progress, report: RunReport) -> tuple[Step, ...]:
-    # the report comes a moment before the snapshot, so it is the snapshot that says which stage is at work
+    # the report comes a moment after the snapshot, so it is the snapshot that says which stage is at work
     done = snapshot.state in {"completed", "completed_with_errors"}
     return tuple(
         Step(
