@@ -259,6 +259,7 @@ class Backfills:
         run_id: Any,
         budget_seconds: float | None,
         *,
+        waiting: bool = True,
         tenant_id: Any = None,
         poster: Poster | None = None,
         health: Health | None = None,
@@ -272,7 +273,7 @@ class Backfills:
         if present.over:
             return present
         deadline = float("inf") if budget_seconds is None else time.monotonic() + budget_seconds
-        options = Options(poster=poster, health=health, deadline=deadline)
+        options = Options(poster=poster, health=health, deadline=deadline, waiting=waiting)
         try:
             Worker(self._bench(sessions, run_id, options)).work()
         except Exception as error:

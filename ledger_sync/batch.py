@@ -17,7 +17,7 @@ from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
 from ledger_sync.failures import Failure, failures
 from ledger_sync.progress import OnProgress, Progress, RunReport
 from ledger_sync.repair import Repair
-from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer
+from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer, tenants_in
 from ledger_sync.settings import Settings
 from ledger_sync.whose import Books
 from ledger_sync.workbench import Health, Poster
@@ -204,6 +204,7 @@ class Batch(Books):
         run_id: int,
         budget_seconds: float | None = None,
         *,
+        waiting: bool = True,
         tenant_id: Any = None,
         poster: Poster | None = None,
         health: Health | None = None,
@@ -214,10 +215,13 @@ class Batch(Books):
         and waits for it within its budget. A run that is over, paused or failed is left as it is.
 
         :param factory: ``"module:name"`` of a session factory, or one.
+        :param waiting: False: when there is only what others must end first, return rather than wait for them.
         :param tenant_id: whose run it must be; anybody's unless given.
         :raises RunStateError: there is no such run.
         """
-        return self._runs.advance(factory, run_id, budget_seconds, tenant_id=tenant_id, poster=poster, health=health)
+        return self._runs.advance(
+            factory, run_id, budget_seconds, waiting=waiting, tenant_id=tenant_id, poster=poster, health=health
+        )
 
     def pause(self, session: Session, run_id: int, *, tenant_id: Any = None) -> None:
         """Have a run stop after its present batches, in the caller's transaction. ``resume`` goes on with it.
@@ -285,6 +289,14 @@ class Batch(Books):
         """
         connection = session.connection(bind_arguments={"mapper": inspect(self.binding.error)})
         return failures(connection, self.binding, self._one(tenant_id), run_id=run_id, resolved=resolved, limit=limit)
+
+    def tenants(self, session: Session) -> tuple[Any, ...]:
+        """Those who have journal entries, in order; of a host without tenants the one that it has, None. Reads only."""
+        if not self.binding.has_tenants:
+            return (None,)
+        return tuple(
+            tenants_in(session.connection(bind_arguments={"mapper": inspect(self.binding.entry)}), self.binding)
+        )
 
     def _connection(self, session: Session) -> Connection:
         return session.connection(bind_arguments={"mapper": inspect(self.binding.run)})

@@ -350,7 +350,7 @@ class Hook:
         state.buffered.clear()
         state.committed.clear()
         for name, arguments in told:
-            signals.send_safely(name, self.sender, **arguments)
+            signals.send_safely(signals.AFTER_COMMIT[name], self.sender, **arguments)
 
     # -- bulk statements -------------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ class Progress(_Result):
     control lines. ``percent`` is of the work, settling and proving included, and 100 only when the run is done.
     ``synced`` are rows written, ``existing`` rows that were there, ``skipped`` lines without an open item by reason,
     ``errors`` lines and documents that could not be written. ``lines_per_second`` and ``eta_seconds`` are null until
-    they mean something. ``note``: why the run is held or has failed.
+    they mean something. ``workers``: so many are at work, their leases not having passed. ``note``: why the run is held
+    or has failed.
     """
 
     run_id: int | None
@@ -69,6 +70,7 @@ class Progress(_Result):
     skipped: Mapping[str, int]
     errors: int
     applied: int
+    workers: int = 0
     lines_per_second: float | None
     eta_seconds: float | None
     elapsed_seconds: float

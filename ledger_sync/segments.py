@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -65,6 +66,7 @@ class Segment:
     id: Any = None
     attempt: int = 0
     state: str = "waiting"
+    lease_until: datetime | None = None
     total: int = 0
     processed: int = 0
     synced: int = 0
@@ -80,12 +82,20 @@ class Segment:
             return 0
         return max(0, self.processed - self.synced - self.errors - sum(self.skipped.values()))
 
+    def worked_on(self, now: datetime) -> bool:
+        """Whether somebody is at work on it whose lease has not passed."""
+        return _leased(self.state, self.lease_until, now)
+
     @property
     def part_done(self) -> float:
         """Between 0 and 1."""
         if self.state == "done":
             return 1.0
         return min(1.0, self.processed / self.total) if self.total else 0.0
+
+
+def _leased(state: str, lease_until: datetime | None, now: datetime) -> bool:
+    return state == "running" and lease_until is not None and lease_until > now
 
 
 def segment_table(binding: Binding) -> Table:
@@ -151,6 +161,7 @@ def _segment(row: Row[Any]) -> Segment:
         id=row.id,
         attempt=row.attempt,
         state=row.state,
+        lease_until=row.lease_until,
         total=row.total,
         processed=row.processed,
         synced=row.synced,
@@ -193,6 +204,9 @@ def take(
     """The next segment that is ready and that nobody is at work on; ``busy`` when others must end first, None when all
     are done.
 
+    Of the segments of one stage, those come first of tenants in whose books the fewest are at work: workers spread over
+    tenants, and over key ranges only then. Where the settings' ``tenant_workers_max`` are at work, nobody is added.
+
     A worker takes when it has none. One that is under its name it took by a COMMIT of which it was not told.
 
     :raises StoppedError: the run does not go on.
@@ -204,12 +218,7 @@ def take(
     if not rows:
         return None
     now = utc_now()
-    waiting_for = _waiting_for(rows)
-    for row in rows:
-        leased = row.state == "running" and row.lease_until is not None and row.lease_until > now
-        alive = leased and row.worker != worker
-        if alive or _has_to_wait(row, waiting_for):
-            continue
+    for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
         lease = _lease(settings, row.kind, row.total)
         taken = (
             update(table)
@@ -222,6 +231,30 @@ def take(
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
             return replace(_segment(row), attempt=row.attempt + 1, state="running")
     return "busy"
+
+
+def _is_others(row: Row[Any], worker: str, now: datetime) -> bool:
+    return row.worker != worker and _leased(row.state, row.lease_until, now)
+
+
+def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_max: int | None) -> list[Row[Any]]:
+    """The segments that can be taken, in the order in which to try.
+
+    :param rows: all that are not done, in the order of the plan.
+    :param others: those of them that somebody else is at work on.
+    """
+    waiting_for = _waiting_for(rows)
+    taken = {row.id for row in others}
+    at_work = Counter(row.tenant_id for row in others)
+    stages = {stage: number for number, stage in enumerate(dict.fromkeys(row.stage for row in rows))}
+    ready = [
+        row
+        for row in rows
+        if row.id not in taken
+        and not _has_to_wait(row, waiting_for)
+        and (tenant_workers_max is None or at_work[row.tenant_id] < tenant_workers_max)
+    ]
+    return sorted(ready, key=lambda row: (stages[row.stage], at_work[row.tenant_id], row.position))
 
 
 def _lease(settings: Settings, kind: Kind, total: int) -> datetime:

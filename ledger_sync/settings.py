@@ -130,6 +130,7 @@ class Settings(_Frozen):
     control lines, beginning with ``batch_lines_start``; after it comes a pause of ``nice_ratio`` times as long as it
     took. ``writers_seconds_max``: how long a run waits, before it begins, for transactions in flight (PostgreSQL); what
     commits later is found at its end. ``segment_lines_max``: a worker takes so many lines at a time.
+    ``tenant_workers_max``: at most so many workers are at work in one tenant's books at once; any number unless given.
     ``lease_seconds``: a worker that has not committed for so long counts as dead (settling and proving get more, by the
     number of lines). ``retries_max``: how often a batch that met a deadlock or the like is tried again. A run stops at
     ``errors_max`` lines or documents that could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
@@ -151,6 +152,7 @@ class Settings(_Frozen):
     segment_lines_max: int = Field(default=250_000, ge=1, le=100_000_000)
     writers_seconds_max: float = Field(default=5.0, ge=0, le=3_600)
     nice_ratio: float = Field(default=0.0, ge=0, le=100)
+    tenant_workers_max: int | None = Field(default=None, ge=1)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     retries_max: int = Field(default=8, ge=0, le=100)
     errors_max: int = Field(default=1_000, ge=0)

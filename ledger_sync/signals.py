@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Final
 
-from blinker import Namespace, Signal
+from blinker import NamedSignal, Namespace
 
 from ledger_sync.logs import log
 
@@ -66,7 +66,13 @@ run_progress: Final = _namespace.signal(
     The sender is what was given to ``signalled``. A receiver that raises is treated as a callback that does.""",
 )
 
-AFTER_COMMIT: Final[Mapping[str, Signal]] = {
+books_verified: Final = _namespace.signal(
+    "books-verified",
+    doc="""After a proof that was taken in the background, by the nightly task of a job queue. Arguments: ``proof``, a
+    ``Proof``, whether it is clean or not.""",
+)
+
+AFTER_COMMIT: Final[Mapping[str, NamedSignal]] = {
     signal.name: signal
     for signal in (
         item_created,
@@ -86,16 +92,16 @@ def anybody_listens(name: str, sender: object) -> bool:
     return bool(signal.receivers) and any(True for _ in signal.receivers_for(sender))
 
 
-def send_safely(name: str, sender: object, **arguments: object) -> None:
+def send_safely(signal: NamedSignal, sender: object, **arguments: object) -> None:
     """Send to each receiver by itself: one that raises is logged, and the others still hear.
 
     Coroutine functions are passed over with a warning in the log; blinker's own ``send`` raises on them.
     """
-    for receiver in AFTER_COMMIT[name].receivers_for(sender):
+    for receiver in signal.receivers_for(sender):
         if inspect.iscoroutinefunction(receiver):
-            log.warning("Ledger sync: receiver of %s is a coroutine function and was not called", name)
+            log.warning("Ledger sync: receiver of %s is a coroutine function and was not called", signal.name)
             continue
         try:
             receiver(sender, **arguments)
         except Exception:
-            log.exception("Ledger sync: a receiver of %s failed", name)
+            log.exception("Ledger sync: a receiver of %s failed", signal.name)

@@ -85,7 +85,8 @@ def progress_of(run: Row[Any], parts: Sequence[Segment]) -> Progress:
     done = run.state in {"completed", "completed_with_errors"}
     open_parts = [part for part in parts if part.state != "done"]
     index = min((stages.index(part.stage) for part in open_parts), default=len(stages) - 1 if done else len(stages) - 2)
-    workers = sum(1 for part in parts if part.state == "running")
+    now = utc_now()
+    workers = sum(1 for part in parts if part.worked_on(now)) if run.state == "running" else 0
     percent = 100.0 if done else min(PERCENT_RUNNING_MAX, round(_percent(parts), 1))
     rate = eta = None
     if run.active_seconds >= MEANINGFUL_SECONDS and run.state == "running":
@@ -111,6 +112,7 @@ def progress_of(run: Row[Any], parts: Sequence[Segment]) -> Progress:
         skipped=added_up([part.skipped for part in parts]),
         errors=sum(part.errors for part in parts),
         applied=sum(part.applied for part in parts),
+        workers=workers,
         lines_per_second=rate,
         eta_seconds=eta,
         elapsed_seconds=_elapsed(run),

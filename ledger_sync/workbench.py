@@ -38,12 +38,17 @@ Health = Callable[[], str | None]
 
 @dataclass
 class Options:
-    """What a host hands to a worker besides the run: its poster, its health hook, and what to call after each step."""
+    """What a host hands to a worker besides the run: its poster, its health hook, and what to call after each step.
+
+    ``deadline``: of the monotonic clock, when the worker's time is up. ``waiting``: whether it waits for others when
+    there is nothing that it can take, or leaves as if its time were up.
+    """
 
     poster: Poster | None = None
     health: Health | None = None
     on_step: Callable[[], None] = lambda: None
     deadline: float = float("inf")
+    waiting: bool = True
 
 
 class Workbench:

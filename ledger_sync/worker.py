@@ -85,6 +85,8 @@ class Worker:
     def _wait(self) -> None:
         """Others must end their segments first, or die."""
         self.bench.options.on_step()
+        if not self.bench.options.waiting:
+            raise OutOfTimeError
         self._look_at_the_clock()
         pause(POLL_SECONDS)
 

@@ -15,59 +15,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, select, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from ledger_sync import LedgerSync, RunReport
+from ledger_sync import LedgerSync
 from ledger_sync.dialects import open_engine
 from ledger_sync.models import (
     Base,
-    CustomerApplication,
-    CustomerLedger,
-    SupplierApplication,
-    SupplierLedger,
-    SyncRun,
-    SyncSegment,
 )
-from tests import books
 from tests.budget import at_length
 from tests.conftest import database_of_its_own, embedded_server, make_sqlite, schema_of_its_own
 from tests.killable import SETTINGS, Nursery
 from tests.oracle import assert_synced
+from tests.outcomes import counts, fill, wiped, written
 from tests.test_backfill import Factory
 
 KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", at_length(25, 500, 8)))
 STOPS = at_length(5, 50, 1)
-ITEMS = (CustomerLedger, SupplierLedger)
-APPLICATIONS = (CustomerApplication, SupplierApplication)
-TRACES = {"id", "run_id", "created_at", "updated_at"}
-
-
-def fill(factory: Factory, tenant: str, count: int) -> None:
-    """Invoices and payments of both kinds, some of them in part, and lines that have no row."""
-    with factory() as session:
-        for number in range(count):
-            on = date(2026, 1, 1) + timedelta(days=number)
-            sold = books.customer_invoice(
-                session, 100 + number, tenant, f"C{number % 7}", payment_reference=f"K{number}"
-            )
-            books.entry(session, "1500", 100 + number, ("customer_invoice", sold.id), tenant=tenant, on=on)
-            bought = books.vendor_invoice(session, 50 + number, tenant, f"V{number % 5}", invoice_number=f"B{number}")
-            books.entry(session, "2400", -50 - number, ("ehf_invoice", bought.id), tenant=tenant, on=on)
-            if number % 3:
-                paid = books.customer_payment(
-                    session, 60 + number, tenant, f"C{number % 7}", payment_reference=f"K{number}"
-                )
-                books.entry(session, "1500", -60 - number, ("customer_payment", paid.id), tenant=tenant, on=on)
-            if number % 4 == 0:
-                books.entry(session, tenant=tenant, on=on)
-        session.commit()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -96,32 +65,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
             schema = connection.scalar(text("SELECT current_schema()"))
         with Nursery(url, schema) as nursery:
             yield engine, nursery
-
-
-def written(factory: Factory) -> dict[str, list[Any]]:
-    """The rows and applications of the tenant, without what tells when and by which run."""
-    found = {}
-    with factory() as session:
-        for model in (*ITEMS, *APPLICATIONS):
-            table = model.__table__
-            rows = session.execute(select(table).where(table.c.tenant_id == "acme"))
-            found[table.name] = sorted(
-                str({name: value for name, value in row._mapping.items() if name not in TRACES}) for row in rows
-            )
-    return found
-
-
-def wiped(factory: Factory) -> None:
-    with factory() as session:
-        for model in (*ITEMS, *APPLICATIONS):
-            session.execute(delete(model).where(model.tenant_id == "acme"))
-        session.execute(delete(SyncSegment))
-        session.execute(delete(SyncRun))
-        session.commit()
-
-
-def counts(report: RunReport) -> Any:
-    return report.state, report.clean, [stage.model_dump() for stage in report.stages]
 
 
 def uninterrupted(factory: Factory) -> tuple[Any, dict[str, list[Any]], float]:

@@ -120,11 +120,11 @@ def settings_of(accounts: list[str] | None, since: date | None = None) -> Settin
     )
 
 
-def tenants_of(session: Session, tenant: str | None, *, everybody: bool) -> list[str]:
+def tenants_of(sync: LedgerSync, session: Session, tenant: str | None, *, everybody: bool) -> list[str]:
     """The one tenant of the books, the one that was named, or all of them."""
     if tenant is not None:
         return [tenant]
-    found = list(session.scalars(select(JournalEntry.tenant_id).distinct().order_by(JournalEntry.tenant_id)))
+    found = list(sync.tenants(session))
     if everybody or len(found) == 1:
         return found
     raise UnknownTenantError(found)
@@ -227,7 +227,7 @@ def backfill(
     with books(db) as (_, factory):
         if not all_tenants:
             with factory() as session:
-                tenant = tenants_of(session, tenant, everybody=all_tenants)[0]
+                tenant = tenants_of(sync, session, tenant, everybody=all_tenants)[0]
         with _followed(output, db) as follow:
             report = sync.backfill(
                 factory,
@@ -321,7 +321,7 @@ def repair(
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory):
         with factory() as session:
-            name = tenants_of(session, tenant, everybody=False)[0]
+            name = tenants_of(sync, session, tenant, everybody=False)[0]
         with output.progress() as follow:
             report = sync.repair(factory, tenant_id=name, dry_run=dry_run, on_progress=follow)
         output.document([report])
@@ -348,7 +348,7 @@ def match(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(session, tenant, everybody=False)[0]
+        name = tenants_of(sync, session, tenant, everybody=False)[0]
         found = sync.match(session, name)
         output.document([found])
         show.matches(output, found)

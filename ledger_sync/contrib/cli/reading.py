@@ -66,7 +66,7 @@ def verify(
     sync = LedgerSync(settings_of(account))
     since = datetime.now(UTC) - _span(recent) if recent is not None else None
     with books(db) as (_, factory), factory() as session:
-        names = tenants_of(session, tenant, everybody=all_tenants)
+        names = tenants_of(sync, session, tenant, everybody=all_tenants)
         session.rollback()  # so that the proof begins a transaction of its own, with one snapshot
         proofs = [sync.verify(session, name, _date(as_of)) for name in names]
         output.document(proofs)
@@ -105,7 +105,7 @@ def explain(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(session, tenant, everybody=False)[0]
+        name = tenants_of(sync, session, tenant, everybody=False)[0]
         explanation = sync.explain(session, subject, name)
         output.document([explanation])
         show.explanation(output, explanation)
@@ -129,7 +129,7 @@ def open_items(
     with books(db) as (_, factory), factory() as session:
         found = [
             item
-            for name in tenants_of(session, tenant, everybody=all_tenants)
+            for name in tenants_of(sync, session, tenant, everybody=all_tenants)
             for item in sync.open_items(
                 session, name, ledgers=ledger or None, as_of=_date(as_of), include_settled=include_settled
             )
@@ -159,7 +159,7 @@ def ageing(
     with books(db) as (_, factory), factory() as session:
         found = [
             sync.ageing(session, name, as_of=_date(as_of), ledgers=ledger or None, buckets=days)
-            for name in tenants_of(session, tenant, everybody=all_tenants)
+            for name in tenants_of(sync, session, tenant, everybody=all_tenants)
         ]
     output.document(found)
     for result in found:
@@ -182,7 +182,7 @@ def specification(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(session, tenant, everybody=False)[0]
+        name = tenants_of(sync, session, tenant, everybody=False)[0]
         found = sync.specification(session, name, ledger, since=_date(since), until=_date(until))
     if party is not None:
         of_party = [account for account in found.parties if account.party_number == party]

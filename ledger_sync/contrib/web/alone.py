@@ -12,11 +12,9 @@ from typing import Any, Final
 
 import uvicorn
 from pydantic import BaseModel
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger_sync import LedgerSync
-from ledger_sync.binding import attribute
 from ledger_sync.contrib.web.app import WebApp, create_app
 from ledger_sync.contrib.web.auth import RIGHTS, Principal, with_token
 from ledger_sync.errors import ConfigurationError
@@ -65,9 +63,8 @@ def app_alone(
     looked = -float("inf")
 
     def everybody() -> tuple[Any, ...]:
-        tenant_id = attribute(sync.binding.entry, "tenant_id")
         with factory() as session:
-            return tuple(session.scalars(select(tenant_id).distinct().order_by(tenant_id)))
+            return sync.tenants(session)
 
     async def principal() -> Principal:
         nonlocal known, looked

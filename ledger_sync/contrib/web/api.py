@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from ledger_sync import Proof, __version__
 from ledger_sync.binding import attribute
+from ledger_sync.contrib.keys import key_of
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import BY_CONSOLE
-from ledger_sync.contrib.web.keys import key_of
 from ledger_sync.contrib.web.operations import (
     AgeingOf,
     AsOf,

@@ -22,11 +22,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ledger_sync import LedgerSync
+from ledger_sync.contrib.keys import number_of
 from ledger_sync.contrib.web.api import Api
 from ledger_sync.contrib.web.auth import Authenticate, principal_of_header, refuse_without
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.contrib.web.crew import Crew
-from ledger_sync.contrib.web.keys import number_of
 from ledger_sync.contrib.web.live import Live
 from ledger_sync.contrib.web.openapi import document
 from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from ledger_sync import LedgerSync, RunReport
 from ledger_sync.binding import attribute
+from ledger_sync.contrib.keys import key_of
 from ledger_sync.contrib.web.auth import Principal
-from ledger_sync.contrib.web.keys import key_of
 from ledger_sync.contrib.web.problems import ProblemError, not_there
 from ledger_sync.progress import AllTenants
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Integer, String, Uuid
 from sqlalchemy.types import TypeDecorator
 
-from ledger_sync.contrib.web.keys import key_of
+from ledger_sync.contrib.keys import key_of
 from ledger_sync.models.types import Words
 
 
