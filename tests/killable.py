@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -25,10 +26,17 @@ SETTINGS = Settings(batch_lines_max=5, segment_lines_max=40, lease_seconds=0.3, 
 class Nursery:
     """The process that forks the workers, seen from a test."""
 
-    def __init__(self, url: str, schema: str) -> None:
-        command = [sys.executable, "-m", "tests.killable", url, schema]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", module, *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self._answer() == "ready"
+
+    @classmethod
+    def of_workers(cls, url: str, schema: str) -> Self:
+        """One whose workers do what this module says."""
+        return cls("tests.killable", url, schema)
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
@@ -40,9 +48,9 @@ class Nursery:
         self.process.stdin.flush()
         return self._answer()
 
-    def worker(self, what: str, run_id: int) -> int:
+    def worker(self, what: str, about: object) -> int:
         """Begin a worker; its process id."""
-        return int(self._ask(f"{what} {run_id}"))
+        return int(self._ask(f"{what} {about}"))
 
     def ended(self, pid: int) -> int:
         """Wait for a worker; its exit status, negative for the signal that ended it."""

@@ -46,7 +46,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
         engine = make_sqlite(tmp_path / "killed.db")
         fill(sessionmaker(engine), "acme", 40)
         fill(sessionmaker(engine), "warm", 2)
-        with Nursery(f"sqlite:///{tmp_path / 'killed.db'}", "") as nursery:
+        with Nursery.of_workers(f"sqlite:///{tmp_path / 'killed.db'}", "") as nursery:
             yield engine, nursery
         engine.dispose()
         return
@@ -54,7 +54,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
         with database_of_its_own(request.getfixturevalue("mariadb_url")) as engine:
             fill(sessionmaker(engine), "acme", 40)
             fill(sessionmaker(engine), "warm", 2)
-            with Nursery(engine.url.render_as_string(hide_password=False), "") as nursery:
+            with Nursery.of_workers(engine.url.render_as_string(hide_password=False), "") as nursery:
                 yield engine, nursery
         return
     url = request.getfixturevalue("postgresql_url")
@@ -63,7 +63,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
         fill(sessionmaker(engine), "warm", 2)
         with engine.connect() as connection:
             schema = connection.scalar(text("SELECT current_schema()"))
-        with Nursery(url, schema) as nursery:
+        with Nursery.of_workers(url, schema) as nursery:
             yield engine, nursery
 
 

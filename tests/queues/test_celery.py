@@ -1,0 +1,262 @@
+"""Runs on Celery: in memory everywhere, and where there is a Redis with workers that are killed at random moments.
+
+The moments come from a printed seed. LEDGER_SYNC_TEST_KILLS sets how many kills there are (25 unless given, 2 where a
+check must be quick).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from celery.schedules import crontab
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
+
+from ledger_sync import LedgerSync, Settings
+from ledger_sync.contrib import celery as on_celery
+from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
+from tests.budget import at_length
+from tests.conftest import schema_of_its_own
+from tests.outcomes import counts, fill, wiped, written
+from tests.queues.nursery import Shift, environment, shift
+from tests.test_backfill import Factory
+
+KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", at_length(25, 25, 2)))
+SECONDS_MAX = 120
+TASKS = ("start", "advance", "watch", "sync_all", "verify_all", "verify")
+
+
+def until(done: Callable[[], bool], what: str, seconds: float = SECONDS_MAX) -> None:
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def state(sync: LedgerSync, factory: Factory, run_id: int) -> Any:
+    with factory() as session:
+        return sync.report(session, run_id)
+
+
+# -- in memory -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("erp", broker="memory://", set_as_current=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare(request: pytest.FixtureRequest) -> Factory:
+    """A session factory without a hook, and history."""
+    made = sessionmaker(request.getfixturevalue(f"{request.param}_engine"))
+    fill(made, "acme", 12)
+    return made
+
+
+SMALL = Settings(batch_lines_max=5, segment_lines_max=20, writers_seconds_max=0)
+
+
+def test_the_tasks_are_in_the_application_with_late_acks_and_no_results(app: Celery) -> None:
+    on_celery.register(app, LedgerSync(), lambda: None, schedule=Schedule(queue="books"))  # type: ignore[arg-type,return-value]
+    tasks = {name: app.tasks[f"ledger_sync.{name}"] for name in TASKS}
+    assert {(task.acks_late, task.ignore_result) for task in tasks.values()} == {(True, True)}
+    queues = {app.amqp.router.route({}, task.name)["queue"].name for task in tasks.values()}
+    assert queues == {"books"}
+    assert app.amqp.router.route({}, "host.task")["queue"].name == "celery"
+    other = Celery("other", broker="memory://", set_as_current=False)
+    assert not set(TASKS) & {name.removeprefix("ledger_sync.") for name in other.tasks}  # in this one alone
+    assert all(task.__doc__ for task in tasks.values())
+
+
+def test_beat_has_the_watch_the_sync_and_the_proof_beside_what_the_host_has(app: Celery) -> None:
+    app.conf.beat_schedule = {"host": {"task": "host.task", "schedule": 5.0}}
+    schedule = Schedule(sync_cron="*/10 * * * *", verify_cron="30 2 * * *", watch_seconds=20)
+    on_celery.register(app, LedgerSync(), lambda: None, schedule=schedule)  # type: ignore[arg-type,return-value]
+    beat = app.conf.beat_schedule
+    assert set(beat) == {"host", "ledger_sync.watch", "ledger_sync.sync_all", "ledger_sync.verify_all"}
+    assert beat["ledger_sync.watch"]["schedule"] == 20.0
+    assert beat["ledger_sync.watch"]["options"] == {"queue": "ledger_sync", "expires": 20.0}
+    assert beat["ledger_sync.sync_all"]["schedule"] == crontab(minute="*/10")
+    assert beat["ledger_sync.verify_all"]["schedule"] == crontab(minute="30", hour="2")
+    other = Celery("other", broker="memory://", set_as_current=False)
+    never = Schedule(sync_cron=None, verify_cron=None)
+    on_celery.register(other, LedgerSync(), lambda: None, schedule=never)  # type: ignore[arg-type,return-value]
+    assert set(other.conf.beat_schedule) == {"ledger_sync.watch"}
+
+
+def test_a_worker_in_memory_does_what_one_process_does(app: Celery, bare: Factory) -> None:
+    sync = LedgerSync(SMALL)
+    expected = counts(sync.backfill(bare, tenant_id="acme")), written(bare)
+    wiped(bare)
+    schedule = Schedule(queue="celery", slice_seconds=0.001, workers=2)
+    queue = on_celery.register(app, sync, bare, schedule=schedule)
+    with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
+        run_id = queue.start(tenant_id="acme")
+        until(lambda: state(sync, bare, run_id).state == "completed", "the run")
+    assert (counts(state(sync, bare, run_id)), written(bare)) == expected
+
+
+def test_a_broker_that_is_not_there_is_named_without_its_password(bare: Factory) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    app = Celery("erp", broker=f"redis://:secret-word@127.0.0.1:{port}/0", set_as_current=False)
+    sync = LedgerSync()
+    queue = on_celery.register(app, sync, bare)
+    with pytest.raises(
+        QueueUnreachableError, match=rf"Celery at redis://.*127\.0\.0\.1:{port}.*Nothing was started"
+    ) as told:
+        queue.start(tenant_id="acme")
+    assert "secret-word" not in str(told.value)
+    with bare() as session:
+        assert sync.runs(session, "acme") == ()
+
+
+# -- on Redis --------------------------------------------------------------------------------------------
+
+
+class OwnRedis:
+    """A Redis server of a test's own, on a free port, which keeps nothing on disk."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        with Redis(port=self.port) as client:
+            until(lambda: _answers(client), "Redis", 30)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(30)
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """An address on the Redis server of the tests with a key space of its own, for one test at a time."""
+    url = os.environ.get("LEDGER_SYNC_TEST_REDIS_URL", "")
+    if not url:
+        pytest.skip("LEDGER_SYNC_TEST_REDIS_URL names no Redis server")
+    # the last but one database or the one before, by worker process, so that tests run side by side
+    number = 14 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
+    with Redis.from_url(url, db=number) as client:
+        if not _answers(client):
+            pytest.skip("no Redis server answers at LEDGER_SYNC_TEST_REDIS_URL")
+        client.flushdb()
+        yield f"{url.rpartition('/')[0]}/{number}"
+        client.flushdb()
+
+
+class Site:
+    """Books on PostgreSQL, a broker, and workers; what one process makes of the books is known."""
+
+    def __init__(self, engine: Engine, broker: str, working: Shift, folder: Path) -> None:
+        self.factory = sessionmaker(engine)
+        self.working = working
+        self.sync = LedgerSync(Settings(batch_lines_max=5, segment_lines_max=20, writers_seconds_max=0))
+        app = Celery("erp", broker=broker, set_as_current=False)
+        self.queue = on_celery.register(app, self.sync, self.factory, schedule=Schedule(workers=2))
+        self.log = folder / "workers.log"
+
+    def expected(self) -> Any:
+        found = counts(self.sync.backfill(self.factory, tenant_id="acme")), written(self.factory)
+        wiped(self.factory)
+        return found
+
+    def outcome(self, run_id: int) -> Any:
+        until(lambda: state(self.sync, self.factory, run_id).state == "completed", f"run {run_id}; {self.log}")
+        return counts(state(self.sync, self.factory, run_id)), written(self.factory)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def at_site(url: str, broker: str, folder: Path, **more: Any) -> Iterator[Site]:
+    with schema_of_its_own(url) as engine:
+        fill(sessionmaker(engine), "acme", 40)
+        fill(sessionmaker(engine), "warm", 2)
+        with shift(environment(engine, folder, broker, **more)) as working:
+            yield Site(engine, broker, working, folder)
+
+
+@pytest.fixture
+def site(postgresql_url: str, redis_url: str, folder: Path) -> Iterator[Site]:
+    yield from at_site(postgresql_url, redis_url, folder, lease=0.5, slice=0.05)
+
+
+def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site: Site, folder: Path) -> None:
+    expected = site.expected()
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    working = site.working
+    working.start("beat", folder / "beat")
+    workers = [working.start("celery") for _ in range(2)]
+    run_id = site.queue.start(tenant_id="acme")
+    assert site.outcome(run_id) == expected
+    in_the_middle = kills = 0
+    while kills < KILLS:
+        wiped(site.factory)
+        run_id = site.queue.start(tenant_id="acme")
+        began = state(site.sync, site.factory, run_id).processed
+        until(lambda: state(site.sync, site.factory, run_id).processed > began, "the beginning")  # noqa: B023
+        while kills < KILLS and (present := state(site.sync, site.factory, run_id)).state == "running":
+            time.sleep(chance.uniform(0, 0.2))
+            in_the_middle += 0 < present.processed < expected[0][2][1]["processed"]
+            working.kill(workers.pop(0))
+            workers.append(working.start("celery"))
+            kills += 1
+            time.sleep(chance.uniform(0.2, 1.0))
+        assert site.outcome(run_id) == expected
+    assert in_the_middle, "no kill met a run at work"
+
+
+def test_a_redis_that_is_killed_in_mid_run_is_outlived(postgresql_url: str, folder: Path) -> None:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("there is no redis-server to start and kill")
+    server = OwnRedis(program, folder)
+    try:
+        for site in at_site(postgresql_url, server.url, folder, lease=1, slice=0.02):
+            expected = site.expected()
+            site.working.start("beat", folder / "beat")
+            for _ in range(2):
+                site.working.start("celery")
+            run_id = site.queue.start(tenant_id="acme")
+            until(lambda: state(site.sync, site.factory, run_id).processed > 0, "the beginning")  # noqa: B023
+            server.kill()
+            assert state(site.sync, site.factory, run_id).state == "running", "it was over too soon"
+            with pytest.raises(QueueUnreachableError):
+                site.queue.start(tenant_id="warm")
+            server.start()  # and all messages are gone
+            assert site.outcome(run_id) == expected
+    finally:
+        server.kill()
