@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,20 @@ from celery.contrib.testing.worker import start_worker
 from celery.schedules import crontab
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
 from sqlalchemy.orm import sessionmaker
 
-from ledger_sync import LedgerSync, Settings
+from ledger_sync import LedgerSync, RunReport
 from ledger_sync.contrib import celery as on_celery
 from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
 from tests.budget import at_length
 from tests.conftest import schema_of_its_own
 from tests.outcomes import counts, fill, wiped, written
-from tests.queues.nursery import Shift, environment, shift
+from tests.queues.nursery import environment, shift
+from tests.queues.places import SMALL, Site, until
 from tests.test_backfill import Factory
 
 KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", at_length(25, 25, 2)))
-SECONDS_MAX = 120
 TASKS = ("start", "advance", "watch", "sync_all", "verify_all", "verify")
-
-
-def until(done: Callable[[], bool], what: str, seconds: float = SECONDS_MAX) -> None:
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def state(sync: LedgerSync, factory: Factory, run_id: int) -> Any:
-    with factory() as session:
-        return sync.report(session, run_id)
 
 
 # -- in memory -------------------------------------------------------------------------------------------
@@ -65,9 +52,6 @@ def bare(request: pytest.FixtureRequest) -> Factory:
     made = sessionmaker(request.getfixturevalue(f"{request.param}_engine"))
     fill(made, "acme", 12)
     return made
-
-
-SMALL = Settings(batch_lines_max=5, segment_lines_max=20, writers_seconds_max=0)
 
 
 def test_the_tasks_are_in_the_application_with_late_acks_and_no_results(app: Celery) -> None:
@@ -98,6 +82,11 @@ def test_beat_has_the_watch_the_sync_and_the_proof_beside_what_the_host_has(app:
     assert set(other.conf.beat_schedule) == {"ledger_sync.watch"}
 
 
+def report_of(sync: LedgerSync, factory: Factory, run_id: int) -> RunReport:
+    with factory() as session:
+        return sync.report(session, run_id)
+
+
 def test_a_worker_in_memory_does_what_one_process_does(app: Celery, bare: Factory) -> None:
     sync = LedgerSync(SMALL)
     expected = counts(sync.backfill(bare, tenant_id="acme")), written(bare)
@@ -106,8 +95,8 @@ def test_a_worker_in_memory_does_what_one_process_does(app: Celery, bare: Factor
     queue = on_celery.register(app, sync, bare, schedule=schedule)
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
         run_id = queue.start(tenant_id="acme")
-        until(lambda: state(sync, bare, run_id).state == "completed", "the run")
-    assert (counts(state(sync, bare, run_id)), written(bare)) == expected
+        until(lambda: report_of(sync, bare, run_id).state == "completed", "the run")
+    assert (counts(report_of(sync, bare, run_id)), written(bare)) == expected
 
 
 def test_a_broker_that_is_not_there_is_named_without_its_password(bare: Factory) -> None:
@@ -173,52 +162,29 @@ def redis_url() -> Iterator[str]:
         client.flushdb()
 
 
-class Site:
-    """Books on PostgreSQL, a broker, and workers; what one process makes of the books is known."""
-
-    def __init__(self, engine: Engine, broker: str, working: Shift, folder: Path) -> None:
-        self.factory = sessionmaker(engine)
-        self.working = working
-        self.sync = LedgerSync(Settings(batch_lines_max=5, segment_lines_max=20, writers_seconds_max=0))
-        app = Celery("erp", broker=broker, set_as_current=False)
-        self.queue = on_celery.register(app, self.sync, self.factory, schedule=Schedule(workers=2))
-        self.log = folder / "workers.log"
-
-    def expected(self) -> Any:
-        found = counts(self.sync.backfill(self.factory, tenant_id="acme")), written(self.factory)
-        wiped(self.factory)
-        return found
-
-    def outcome(self, run_id: int) -> Any:
-        until(lambda: state(self.sync, self.factory, run_id).state == "completed", f"run {run_id}; {self.log}")
-        return counts(state(self.sync, self.factory, run_id)), written(self.factory)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path
-
-
 def at_site(url: str, broker: str, folder: Path, **more: Any) -> Iterator[Site]:
     with schema_of_its_own(url) as engine:
-        fill(sessionmaker(engine), "acme", 40)
-        fill(sessionmaker(engine), "warm", 2)
+        factory, sync = sessionmaker(engine), LedgerSync(SMALL)
+        fill(factory, "acme", 40)
+        fill(factory, "warm", 2)
+        app = Celery("erp", broker=broker, set_as_current=False)
+        queue = on_celery.register(app, sync, factory, schedule=Schedule(workers=2))
         with shift(environment(engine, folder, broker, **more)) as working:
-            yield Site(engine, broker, working, folder)
+            yield Site(factory, sync, queue, working)
 
 
 @pytest.fixture
-def site(postgresql_url: str, redis_url: str, folder: Path) -> Iterator[Site]:
-    yield from at_site(postgresql_url, redis_url, folder, lease=0.5, slice=0.05)
+def site(postgresql_url: str, redis_url: str, tmp_path: Path) -> Iterator[Site]:
+    yield from at_site(postgresql_url, redis_url, tmp_path, lease=0.5, slice=0.05)
 
 
-def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site: Site, folder: Path) -> None:
+def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site: Site, tmp_path: Path) -> None:
     expected = site.expected()
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
     working = site.working
-    working.start("beat", folder / "beat")
+    working.start("beat", tmp_path / "beat")
     workers = [working.start("celery") for _ in range(2)]
     run_id = site.queue.start(tenant_id="acme")
     assert site.outcome(run_id) == expected
@@ -226,9 +192,8 @@ def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site:
     while kills < KILLS:
         wiped(site.factory)
         run_id = site.queue.start(tenant_id="acme")
-        began = state(site.sync, site.factory, run_id).processed
-        until(lambda: state(site.sync, site.factory, run_id).processed > began, "the beginning")  # noqa: B023
-        while kills < KILLS and (present := state(site.sync, site.factory, run_id)).state == "running":
+        site.begun(run_id)
+        while kills < KILLS and (present := site.report(run_id)).state == "running":
             time.sleep(chance.uniform(0, 0.2))
             in_the_middle += 0 < present.processed < expected[0][2][1]["processed"]
             working.kill(workers.pop(0))
@@ -239,21 +204,21 @@ def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site:
     assert in_the_middle, "no kill met a run at work"
 
 
-def test_a_redis_that_is_killed_in_mid_run_is_outlived(postgresql_url: str, folder: Path) -> None:
+def test_a_redis_that_is_killed_in_mid_run_is_outlived(postgresql_url: str, tmp_path: Path) -> None:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("there is no redis-server to start and kill")
-    server = OwnRedis(program, folder)
+    server = OwnRedis(program, tmp_path)
     try:
-        for site in at_site(postgresql_url, server.url, folder, lease=1, slice=0.02):
+        for site in at_site(postgresql_url, server.url, tmp_path, lease=1, slice=0.02):
             expected = site.expected()
-            site.working.start("beat", folder / "beat")
+            site.working.start("beat", tmp_path / "beat")
             for _ in range(2):
                 site.working.start("celery")
             run_id = site.queue.start(tenant_id="acme")
-            until(lambda: state(site.sync, site.factory, run_id).processed > 0, "the beginning")  # noqa: B023
+            site.begun(run_id)
             server.kill()
-            assert state(site.sync, site.factory, run_id).state == "running", "it was over too soon"
+            assert site.report(run_id).state == "running", "it was over too soon"
             with pytest.raises(QueueUnreachableError):
                 site.queue.start(tenant_id="warm")
             server.start()  # and all messages are gone
