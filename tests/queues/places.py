@@ -24,6 +24,12 @@ def until(done: Callable[[], bool], what: str, seconds: float = SECONDS_MAX) -> 
         time.sleep(0.05)
 
 
+def lines_of(outcome: Any) -> int:
+    """How many control lines a run looked at."""
+    (_, _, stages), _ = outcome
+    return sum(stage["processed"] for stage in stages)
+
+
 class Site:
     """Books on PostgreSQL, a queue and its workers."""
 

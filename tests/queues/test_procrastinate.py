@@ -29,7 +29,7 @@ from ledger_sync.models import Base
 from tests.conftest import embedded_server, schema_of_its_own
 from tests.outcomes import counts, fill, wiped, written
 from tests.queues.nursery import environment, shift
-from tests.queues.places import SMALL, Site
+from tests.queues.places import SMALL, Site, lines_of
 from tests.queues.test_celery import KILLS
 from tests.test_backfill import Factory
 
@@ -177,7 +177,7 @@ def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(
             site.begun(run_id)
             while kills < KILLS and (present := site.report(run_id)).state == "running":
                 time.sleep(chance.uniform(0, 0.2))
-                in_the_middle += 0 < present.processed < expected[0][2][1]["processed"]
+                in_the_middle += 0 < present.processed < lines_of(expected)
                 working.kill(workers.pop(0))
                 workers.append(working.start("procrastinate"))
                 kills += 1
