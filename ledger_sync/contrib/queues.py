@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync import ALL_TENANTS, LedgerSync, Progress, Proof, RunReport, signals
 from ledger_sync.binding import attribute
+from ledger_sync.contrib.actors import BY_QUEUE, has_mark, marked
 from ledger_sync.contrib.keys import key_of
 from ledger_sync.errors import ConfigurationError, LedgerSyncError, RunActiveError, RunStateError
 from ledger_sync.logs import log
@@ -25,12 +26,6 @@ from ledger_sync.models.types import utc_now
 from ledger_sync.progress import AllTenants
 from ledger_sync.runs import SessionFactory, imported
 from ledger_sync.workbench import Health, Poster
-
-BY_QUEUE: Final = " (queue)"
-"""How the actor of a run ends whose work is a queue's."""
-
-ACTOR_MAX: Final = 100
-"""Characters of a run's actor."""
 
 BUSY_SECONDS: Final = 2.0
 """After so long a chain looks again that found only what others must end first."""
@@ -147,7 +142,7 @@ class RunQueue:
         run_id = self.sync.start(
             self.factory,
             tenant_id=tenant_id,
-            actor=f"{(actor or 'somebody')[: ACTOR_MAX - len(BY_QUEUE)]}{BY_QUEUE}",
+            actor=marked(actor or "somebody", BY_QUEUE),
             posting=self._posting,
             **arguments,
         )
@@ -200,7 +195,7 @@ class RunQueue:
         """The queue's runs in state ``running``."""
         with self._session() as session:
             runs = self.sync.runs(session, ALL_TENANTS, limit=None, running=True)
-        return [run for run in runs if (run.actor or "").endswith(BY_QUEUE)]
+        return [run for run in runs if has_mark(run, BY_QUEUE)]
 
     def _session(self) -> Session:
         return imported(self.factory)()

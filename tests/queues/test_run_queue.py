@@ -13,7 +13,8 @@ from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Settings, signals
 from ledger_sync.contrib import queues
-from ledger_sync.contrib.queues import BY_QUEUE, QueueUnreachableError, Schedule
+from ledger_sync.contrib.actors import BY_QUEUE
+from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
 from ledger_sync.errors import RunActiveError
 from ledger_sync.models import SupplierLedger, SyncRun, SyncSegment
 from ledger_sync.models.types import utc_now

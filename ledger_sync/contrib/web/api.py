@@ -15,7 +15,7 @@ from ledger_sync.binding import attribute
 from ledger_sync.contrib.keys import key_of
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.books import Books
-from ledger_sync.contrib.web.crew import BY_CONSOLE
+from ledger_sync.contrib.web.crew import Workers
 from ledger_sync.contrib.web.operations import (
     AgeingOf,
     AsOf,
@@ -52,9 +52,6 @@ from ledger_sync.models.types import utc_now
 from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Statement
-
-ACTOR_MAX: Final = 100
-"""Characters of a run's actor."""
 
 STARTED: Final = "Data sync started. You will receive real-time updates."
 
@@ -143,16 +140,16 @@ def _told(account: AccountProof) -> ToldAccount:
 class Api:
     """The operations on the books of one ``LedgerSync``.
 
-    :param taken: is told the id of a run that was started or resumed, to have it worked on.
-    :param posting: whether those who work on it post documents.
+    :param workers: who works on the runs that are started and resumed.
+    :param taken: is told the id of such a run, to follow it.
     """
 
-    def __init__(self, books: Books, tenants: Tenants, taken: Callable[[int], object], *, posting: bool) -> None:
+    def __init__(self, books: Books, tenants: Tenants, workers: Workers, taken: Callable[[int], object]) -> None:
         self.books = books
         self.sync = books.sync
         self.tenants = tenants
+        self.workers = workers
         self.taken = taken
-        self.posting = posting
 
     def operations(self) -> Sequence[Operation]:
         """All of them."""
@@ -195,15 +192,13 @@ class Api:
 
     async def start(self, call: Call) -> BaseModel:
         asked: Start = call.asked
-        run_id = await self.sync.astart(
-            self.books.factory,
+        run_id = await self.workers.start(
             tenant_id=self._tenant(call),
             since=asked.since,
             until=asked.until,
             ledgers=None if asked.kinds is None else [KINDS[kind] for kind in asked.kinds],
             dry_run=asked.dry_run,
-            actor=f"{call.principal.name[: ACTOR_MAX - len(BY_CONSOLE)]}{BY_CONSOLE}",
-            posting=self.posting,
+            actor=call.principal.name,
         )
         self.taken(run_id)
         return Started(success=True, message=STARTED, sync_id=str(run_id))
@@ -264,7 +259,7 @@ class Api:
             raise ProblemError(
                 409, "The sync is running", "Somebody is working on it.", "Follow it.", {"syncId": str(run_id)}
             )
-        if await self.sync.areopen(self.books.factory, run_id, tenant_id=tenant):
+        if await self.workers.resume(run_id, tenant_id=tenant):
             self.taken(run_id)
         return await self.run(call)
 

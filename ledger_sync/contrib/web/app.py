@@ -23,10 +23,11 @@ from starlette.staticfiles import StaticFiles
 
 from ledger_sync import LedgerSync
 from ledger_sync.contrib.keys import number_of
+from ledger_sync.contrib.queues import RunQueue
 from ledger_sync.contrib.web.api import Api
 from ledger_sync.contrib.web.auth import Authenticate, principal_of_header, refuse_without
 from ledger_sync.contrib.web.books import Books
-from ledger_sync.contrib.web.crew import Crew
+from ledger_sync.contrib.web.crew import Crew, QueueWorkers
 from ledger_sync.contrib.web.live import Live
 from ledger_sync.contrib.web.openapi import document
 from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of
@@ -97,6 +98,7 @@ def create_app(
     follow_seconds: float = 0.5,
     poster: Poster | None = None,
     health: Health | None = None,
+    queue: RunQueue | None = None,
 ) -> WebApp:
     """An ASGI application around a ``LedgerSync``, to be mounted in a backend or served alone.
 
@@ -109,16 +111,15 @@ def create_app(
     :param follow_seconds: how often the tables of the runs are read while somebody watches.
     :param poster: posts the documents that no entry mentions, as of ``LedgerSync.backfill``; they are counted without.
     :param health: holds a run with its reason, as there.
+    :param queue: whose workers work on the runs that are started here, as ``register`` of ``contrib.celery`` or
+        ``contrib.procrastinate`` made it, with a poster and health of its own; none is worked on in this process then.
     """
     books, tenants, origins = Books(sync, factory), Tenants(sync), tuple(origins)
-    crew = Crew(books, at_once=runs_at_once, adopting=adopting, poster=poster, health=health)
+    crew = Crew(books, at_once=runs_at_once if queue is None else 0, adopting=adopting, poster=poster, health=health)
     live = Live(books, tenants, authenticate, crew, origins=origins, manager=manager, seconds=follow_seconds)
 
-    def taken(run_id: int) -> None:
-        crew.take(run_id)
-        live.follow(run_id)
-
-    operations = Api(books, tenants, taken, posting=poster is not None).operations()
+    workers = crew if queue is None else QueueWorkers(queue)
+    operations = Api(books, tenants, workers, live.follow).operations()
     return WebApp(operations, authenticate, crew, live, origins)
 
 

@@ -1,28 +1,50 @@
-"""Who does the work of the runs that are started here: slices of ``advance``, so many runs at once.
+"""Who works on the runs that are started here: this process, in slices of ``advance``, or a job queue's workers.
 
 Nothing depends on this process: the state is in the run's tables. Whatever is killed leaves a run whose lease passes,
-and any web process that looks for such runs goes on with it.
+and any web process that looks for such runs goes on with it; a queue has a watch of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy.orm import Session
 
 from ledger_sync import ALL_TENANTS
+from ledger_sync.contrib.actors import BY_CONSOLE, has_mark, marked
+from ledger_sync.contrib.queues import RunQueue
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.errors import LedgerSyncError
 from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 from ledger_sync.workbench import Health, Poster
 
-BY_CONSOLE: Final = " (console)"
-"""How the actor of a run ends that was started here."""
-
 SLICE_SECONDS: Final = 5.0
 """How long one call of ``advance`` works, so that a process that ends does so soon."""
+
+
+class Workers(Protocol):
+    """Who works on the runs that are started and resumed here. Errors as of ``LedgerSync.start`` and ``reopen``."""
+
+    async def start(self, *, actor: str, **arguments: Any) -> int:
+        """Make a run, and have it worked on; its id."""
+
+    async def resume(self, run_id: int, *, tenant_id: Any) -> bool:
+        """Have a run worked on that was paused, has failed or has died. False if it has completed already."""
+
+
+class QueueWorkers:
+    """Those of a job queue."""
+
+    def __init__(self, queue: RunQueue) -> None:
+        self.queue = queue
+
+    async def start(self, *, actor: str, **arguments: Any) -> int:
+        return await asyncio.to_thread(self.queue.start, actor=actor, **arguments)
+
+    async def resume(self, run_id: int, *, tenant_id: Any) -> bool:
+        return await asyncio.to_thread(self.queue.resume, run_id, tenant_id=tenant_id)
 
 
 class Crew:
@@ -44,6 +66,22 @@ class Crew:
         self._turns: asyncio.Semaphore | None = None
         self._at_work: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
+
+    async def start(self, *, actor: str, **arguments: Any) -> int:
+        run_id = await self.books.sync.astart(
+            self.books.factory,
+            actor=marked(actor, BY_CONSOLE),
+            posting=self._staff["poster"] is not None,
+            **arguments,
+        )
+        self.take(run_id)
+        return run_id
+
+    async def resume(self, run_id: int, *, tenant_id: Any) -> bool:
+        if not await self.books.sync.areopen(self.books.factory, run_id, tenant_id=tenant_id):
+            return False
+        self.take(run_id)
+        return True
 
     def begin(self) -> None:
         """Belong to the running event loop."""
@@ -97,7 +135,7 @@ class Crew:
             return [
                 run.run_id
                 for run in runs
-                if (run.actor or "").endswith(BY_CONSOLE) and run.lease_until is not None and run.lease_until <= now
+                if has_mark(run, BY_CONSOLE) and run.lease_until is not None and run.lease_until <= now
             ]
 
         for run_id in await self.books.read(dead):

@@ -10,7 +10,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from ledger_sync.contrib.queues import QueueUnreachableError
 from ledger_sync.errors import LedgerSyncError, NotInTheBooksError, RunActiveError, RunStateError
+from ledger_sync.logs import log
 
 
 class ProblemError(Exception):
@@ -42,6 +44,10 @@ def problem_of(error: LedgerSyncError) -> ProblemError:
         return ProblemError(409, "A sync is running already", detail, follow, {"syncId": str(error.run_id)})
     if isinstance(error, RunStateError):
         return ProblemError(409, "The sync cannot do that now", detail, remedy, {"syncId": str(error.run_id)})
+    if isinstance(error, QueueUnreachableError):
+        # where it is and what it said are the host's own business, and in the log
+        log.error("Ledger sync: %s", error)
+        return ProblemError(503, "No workers", "The job queue does not answer. Nothing was started.", "Try again soon.")
     if isinstance(error, NotInTheBooksError):
         return ProblemError(404, "Not in the books", detail, remedy)
     return ProblemError(422, "Refused", detail, remedy or "Change what is asked for.")
