@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -16,21 +16,19 @@ from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ALL_TENANTS, LedgerSync, LedgerSyncError, Settings
+from ledger_sync import LedgerSync, LedgerSyncError, Settings
 from ledger_sync.contrib.cli import demo as demo_company
 from ledger_sync.contrib.cli import show
+from ledger_sync.contrib.cli.queueing import DEFAULT_BROKER, Broker, Queue, queue_of
 from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError, UnknownTenantError
 from ledger_sync.models import Base, JournalEntry
 from ledger_sync.plain import indented
-from ledger_sync.progress import OnProgress, RunReport, together
-from ledger_sync.progress import Progress as Snapshot
 from ledger_sync.settings import ControlAccount
 
 DEFAULT_DB = "sqlite:///ledger_sync.db"
 DEMO_DB = "sqlite:///ledger_sync_demo.db"
-BAR_SECONDS = 0.1
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -207,108 +205,6 @@ def import_saft(
 
 
 @app.command()
-def backfill(
-    db: Db = DEFAULT_DB,
-    tenant: Tenant = None,
-    all_tenants: Everybody = False,
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First entry date.")] = None,
-    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last entry date.")] = None,
-    ledger: Annotated[list[str] | None, typer.Option(help="supplier, customer or employee; all unless given.")] = None,
-    source_type: Annotated[list[str] | None, typer.Option(help="As it stands in the books; all unless given.")] = None,
-    voucher: Annotated[list[str] | None, typer.Option(help="A single voucher: 17, B-17, B-17/2026.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be written, write nothing.")] = False,
-    actor: Annotated[str | None, typer.Option("--actor", help="Who starts it; the user's login name.")] = None,
-    account: Accounts = None,
-    as_json: Json = False,
-) -> int:
-    """Write the open items that history lacks, settle them, and prove the books."""
-    output = show.Output(as_json)
-    sync = LedgerSync(settings_of(account))
-    with books(db) as (_, factory):
-        if not all_tenants:
-            with factory() as session:
-                tenant = tenants_of(sync, session, tenant, everybody=all_tenants)[0]
-        with _followed(output, db) as follow:
-            report = sync.backfill(
-                factory,
-                tenant_id=ALL_TENANTS if all_tenants or tenant is None else tenant,
-                since=since.date() if since else None,
-                until=until.date() if until else None,
-                ledgers=ledger or None,
-                source_types=source_type or None,
-                vouchers=voucher or None,
-                dry_run=dry_run,
-                actor=actor or getpass.getuser(),
-                on_progress=follow,
-                progress_seconds=BAR_SECONDS,
-            )
-        return _reported(output, report)
-
-
-@app.command()
-def runs(
-    db: Db = DEFAULT_DB,
-    tenant: Tenant = None,
-    all_tenants: Everybody = False,
-    resume: Annotated[int | None, typer.Option("--resume", help="Go on with this run, dead or alive.")] = None,
-    pause: Annotated[int | None, typer.Option("--pause", help="Have this run stop after its present batch.")] = None,
-    cancel: Annotated[int | None, typer.Option("--cancel", help="Have this run stop for good.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many to list.")] = 20,
-    account: Accounts = None,
-    as_json: Json = False,
-) -> int:
-    """List backfills and repairs, the newest first; or resume, pause or cancel one."""
-    output = show.Output(as_json)
-    sync = LedgerSync(settings_of(account))
-    with books(db) as (_, factory):
-        if resume is not None:
-            with _followed(output, db) as follow:
-                report = sync.resume(
-                    factory, resume, tenant_id=tenant, on_progress=follow, progress_seconds=BAR_SECONDS
-                )
-            return _reported(output, report)
-        with factory() as session:
-            if pause is not None:
-                sync.pause(session, pause, tenant_id=tenant)
-            if cancel is not None:
-                sync.cancel(session, cancel, tenant_id=tenant)
-            session.commit()
-            whose = ALL_TENANTS if all_tenants or tenant is None else tenant
-            found = sync.runs(session, whose, limit=limit)
-            output.items(found)
-            show.runs(output, found)
-    return 0
-
-
-@contextmanager
-def _followed(output: show.Output, db: str) -> Iterator[OnProgress]:
-    """A bar that follows a run; whoever interrupts it is told how to go on."""
-    run_ids: list[int] = []
-
-    def remember(snapshot: Snapshot) -> None:
-        if not run_ids and snapshot.run_id is not None:
-            run_ids.append(snapshot.run_id)
-
-    try:
-        with output.progress() as follow:
-            yield together(remember, follow)
-    except KeyboardInterrupt:
-        if run_ids:
-            sys.stderr.write(
-                f"ledger-sync: Run {run_ids[0]} is paused; what it had written stays. "
-                f"To go on: ledger-sync runs --resume {run_ids[0]} --db {masked(db)}\n"
-            )
-            raise typer.Exit(2) from None
-        raise
-
-
-def _reported(output: show.Output, report: RunReport) -> int:
-    output.document([report])
-    show.run_report(output, report)
-    return 1 if report.errors or report.clean is False or report.state != "completed" else 0
-
-
-@app.command()
 def repair(
     db: Db = DEFAULT_DB,
     tenant: Tenant = None,
@@ -381,6 +277,8 @@ def serve(
     db: Db = DEFAULT_DB,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Only these books; all unless given.")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="On 127.0.0.1; 0 for any free one.")] = 8321,
+    queue: Queue = None,
+    broker: Broker = DEFAULT_BROKER,
     account: Accounts = None,
     as_json: Json = False,
 ) -> int:
@@ -406,7 +304,10 @@ def serve(
         output.say("Its token is LEDGER_SYNC_TOKEN." if given else f"Its token, for this time: {token}")
 
     sync = LedgerSync(settings_of(account))
-    with books(db) as (_, factory):
-        console = alone.app_alone(sync, factory, token, getpass.getuser(), tenant=tenant)
+    with books(db) as (_, factory), ExitStack() as stack:
+        workers = None
+        if queue is not None:
+            workers = stack.enter_context(queue_of(queue, db, broker, sync, factory)).queue
+        console = alone.app_alone(sync, factory, token, getpass.getuser(), tenant=tenant, queue=workers)
         alone.serve(console, port, say)
     return 0

@@ -129,39 +129,29 @@ def _state(report: RunReport) -> str:
 
 
 def runs(output: Output, reports: Sequence[RunReport]) -> None:
-    """Past and present runs, the newest first."""
-    rows = [
+    """Past and present runs, the newest first; fit for a terminal of 80 columns."""
+    rows: list[list[Cell]] = [
         [
             f"{report.run_id}",
-            report.kind,
-            report.tenant_id or "all tenants",
-            _state(report) + (f", told to {report.command}" if report.command else ""),
-            report.actor or "",
-            f"{report.started_at:%Y-%m-%d %H:%M}" if report.started_at else "",
-            f"{report.active_seconds:,.1f} s",
+            [report.kind, str(report.tenant_id or "all tenants")],
+            [
+                _state(report) + (f", told to {report.command}" if report.command else ""),
+                *([f"by {report.actor}"] if report.actor else []),
+                *([report.note] if report.note else []),
+            ],
+            [f"{report.started_at:%Y-%m-%d}", f"{report.started_at:%H:%M}"] if report.started_at else "",
+            [
+                f"{report.active_seconds:,.1f} s",
+                *([f"{report.lines_per_second:,.0f}/s"] if report.lines_per_second else []),
+            ],
             f"{report.processed:,}",
             f"{report.synced:,}",
             f"{report.errors:,}",
-            f"{report.lines_per_second:,.0f}/s" if report.lines_per_second else "",
-            report.note or "",
         ]
         for report in reports
     ]
-    columns = [
-        "run",
-        "kind",
-        "tenant",
-        "state",
-        "by",
-        "began (UTC)",
-        "worked",
-        "lines",
-        "written",
-        "errors",
-        "rate",
-        "note",
-    ]
-    output.table("Runs", columns, rows, numbers=(0, 6, 7, 8, 9, 10))
+    columns = ["run", "what", "state", "began (UTC)", "worked", "lines", "written", "errors"]
+    output.table("Runs", columns, rows, numbers=(0, 4, 5, 6, 7))
 
 
 def proof(output: Output, result: Proof) -> None:
