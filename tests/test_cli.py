@@ -18,6 +18,9 @@ from ledger_sync.models import SupplierLedger, SyncRun
 from tests.benchmarks.books_at_scale import make
 from tests.conftest import shared_file
 
+SECONDS_MAX = 240
+"""A command that takes longer hangs."""
+
 COMMAND = [sys.executable, "-W", "error", "-c", "from ledger_sync.contrib.cli import main; main()"]
 
 
@@ -26,7 +29,14 @@ def ledger_sync(*arguments: str, cwd: Path, columns: int = 120) -> subprocess.Co
     environment = {**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
     environment.pop("LEDGER_SYNC_DATABASE_URL", None)
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=SECONDS_MAX,
     )
 
 

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.orm import sessionmaker
 
+from ledger_sync import LedgerSync
+from tests.conftest import schema_of_its_own
 from tests.queues.test_celery import redis_url  # noqa: F401 - a fixture
 from tests.test_cli import ledger_sync
 
@@ -86,6 +90,24 @@ def test_procrastinate_from_the_command_line(postgresql_url: str, tmp_path: Path
         with admin.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         admin.dispose()
+
+
+def test_several_that_come_at_once_make_the_queues_tables_once(postgresql_url: str) -> None:
+    from ledger_sync.contrib.cli.queueing import Kind, queue_of
+
+    with schema_of_its_own(postgresql_url) as engine:
+        with engine.connect() as connection:
+            schema = connection.scalar(text("SELECT current_schema()"))
+        url = engine.url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
+        sync, factory = LedgerSync(), sessionmaker(engine)
+
+        def come(number: int) -> bool:
+            with queue_of(Kind.procrastinate, url, "", sync, factory) as queueing:
+                queueing.queue.start(tenant_id=f"tenant {number}")
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(come, range(4)))
 
 
 def test_a_queue_that_cannot_be_is_refused_before_a_run_is_made(books: Path) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
-from sqlalchemy import make_url
+from sqlalchemy import inspect, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync, RunReport
 from ledger_sync.contrib.queues import RunQueue, Schedule
-from ledger_sync.dialects import masked
+from ledger_sync.dialects import bucket_keys, masked, take_locks
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.progress import OnProgress
 
@@ -125,8 +125,12 @@ class _Procrastinate:
 
         self.schedule = schedule
         self.queue = register(self.app, sync, factory, schedule=schedule)
-        if not self.app.check_connection():
-            self.app.schema_manager.apply_schema()
+        with factory() as session:
+            # whoever works and whoever asks may come at once, and PostgreSQL makes no table twice
+            lock_table = inspect(sync.binding.lock).local_table
+            take_locks(session.connection(), lock_table, bucket_keys("procrastinate schema", ["all"]))
+            if not self.app.check_connection():
+                self.app.schema_manager.apply_schema()
 
     def work(self, concurrency: int) -> None:
         self.app.run_worker(queues=[self.schedule.queue], concurrency=concurrency)
