@@ -7,16 +7,21 @@ their own, once, and are settled and proved after that.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from ledger_sync import proof, segments
+from ledger_sync.dialects import count_anew
 from ledger_sync.progress import added_up
 from ledger_sync.proof import Proof
 from ledger_sync.segments import Segment
 from ledger_sync.workbench import Workbench
+
+COUNTED_FROM: Final = 1_000
+"""So many rows and applications of one tenant are worth counting anew, which takes less than a second."""
 
 
 class Closing:
@@ -28,6 +33,7 @@ class Closing:
 
     def settle(self, segment: Segment) -> Segment:
         """Settle a ledger. Rows that were there are first brought up to date with documents that have come since."""
+        self._count_anew(segment, [segment.ledger or ""])
         return self.bench.retried(self._settle, segment)
 
     def _settle(self, segment: Segment) -> Segment:
@@ -51,12 +57,29 @@ class Closing:
         """Prove a tenant's books. Where rows are missing, have them written first, once: they came in late."""
         bench = self.bench
         segment = bench.retried(self._settle_late, segment)
+        self._count_anew(segment, bench.scope.ledgers)
         began = time.monotonic()
         result = bench.retried(self._proof, segment.tenant_id)
         after = bench.retried(self._close, segment, result, began)
         if after.state == "done" and not result.clean:
             self.proofs.append(result)
         return after
+
+    def _count_anew(self, segment: Segment, names: Sequence[str]) -> None:
+        """Have the database know of what the run has written for a tenant, where that is much."""
+        self.bench.retried(self._counted, segment, names)
+
+    def _counted(self, segment: Segment, names: Sequence[str]) -> None:
+        bench = self.bench
+        with bench.batches.connected() as connection:
+            parts = segments.all_of(connection, bench.binding, bench.run_id)
+            for name in names:
+                written = sum(
+                    p.synced + p.applied for p in parts if (p.tenant_id, p.ledger) == (segment.tenant_id, name)
+                )
+                if written >= COUNTED_FROM:
+                    ledger = bench.binding.ledger(name)
+                    count_anew(connection, [ledger.table, ledger.application.__table__])
 
     def _proof(self, tenant_id: Any) -> Proof:
         bench = self.bench

@@ -26,6 +26,7 @@ from ledger_sync.dialects.elements import (
     worked_out_first,
 )
 from ledger_sync.dialects.engines import (
+    count_anew,
     fault_of,
     masked,
     open_engine,
@@ -69,6 +70,7 @@ __all__ = [
     "bucket_keys",
     "characters",
     "columns_kept",
+    "count_anew",
     "counts_beside_insert",
     "exact_amount",
     "fault_of",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Numeric, String, Table, Text
+from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Integer, Numeric, String, Table, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MYSQL_FAMILY: Final = ("mysql", "mariadb")
@@ -85,3 +85,12 @@ def amount_type(dialect: Dialect, decimals: int) -> TypeEngine[Any]:
     if dialect.name == "postgresql":
         return Numeric(asdecimal=True)
     return Numeric(30, decimals + 8, asdecimal=True)
+
+
+def table_name(connection: Connection, table: Table) -> str:
+    """The name of a table as the connection's statements have it, where its schema is translated to another as well."""
+    preparer = connection.dialect.identifier_preparer
+    translated = connection.get_execution_options().get("schema_translate_map") or {}
+    schema = translated.get(table.schema, table.schema)
+    name = preparer.quote(table.name)
+    return name if schema is None else f"{preparer.quote_schema(schema)}.{name}"

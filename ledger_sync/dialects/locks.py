@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from ledger_sync.dialects.families import MYSQL_FAMILY, insert_into, is_mysql
+from ledger_sync.dialects.families import MYSQL_FAMILY, insert_into, is_mysql, table_name
 from ledger_sync.waiting import pause
 
 _ALL_ROWS: Final = 2**63 - 1
@@ -97,7 +97,7 @@ def take_locks(connection: Connection, table: Table, keys: Sequence[int]) -> boo
         after = _versions_now(connection, table, keys)
         _refuse_conflict(connection, any(after[key] - 1 != before.get(key, 0) for key in keys))
         return False
-    name = _named(connection, table)
+    name = table_name(connection, table)
     isolation = connection.execute(_ADVISORY_LOCKS, {"keys": json.dumps(list(keys)), "lock_table": name}).scalar_one()
     if isolation == "read committed":
         return True
@@ -105,19 +105,10 @@ def take_locks(connection: Connection, table: Table, keys: Sequence[int]) -> boo
     return False
 
 
-def _named(connection: Connection, table: Table) -> str:
-    """The name of a table as the connection's statements have it, where its schema is translated to another as well."""
-    preparer = connection.dialect.identifier_preparer
-    translated = connection.get_execution_options().get("schema_translate_map") or {}
-    schema = translated.get(table.schema, table.schema)
-    name = preparer.quote(table.name)
-    return name if schema is None else f"{preparer.quote_schema(schema)}.{name}"
-
-
 def _bump(connection: Connection, table: Table, keys: Sequence[int]) -> None:
     rows = [{"id": key, "version": 1} for key in keys]
     if is_mysql(connection.dialect):
-        name = _named(connection, table)
+        name = table_name(connection, table)
         raised = "VALUES (:id, :version) ON DUPLICATE KEY UPDATE version = version + 1"
         connection.execute(text(f"INSERT INTO {name} (id, version) {raised}"), rows)
         return
@@ -169,7 +160,7 @@ def _refuse_old_snapshot_mysql(connection: Connection, table: Table, key: int) -
         return
     if key not in before:
         # a locking read of a row that is not there would lock the gap that it leaves
-        name = _named(connection, table)
+        name = table_name(connection, table)
         lacking = text(f"INSERT INTO {name} (id, version) VALUES (:id, 0) ON DUPLICATE KEY UPDATE version = version")
         connection.execute(lacking, {"id": key})
     after = _versions_now(connection, table, [key], " LOCK IN SHARE MODE")
@@ -184,7 +175,7 @@ def _refuse_conflict(connection: Connection, conflict: bool) -> None:
 def _versions_seen(connection: Connection, table: Table, keys: Sequence[int]) -> tuple[str, dict[int, int]]:
     """The isolation level, and the versions of the locks' rows as the transaction's snapshot has them."""
     variable = "tx_isolation" if getattr(connection.dialect, "is_mariadb", False) else "transaction_isolation"
-    name = _named(connection, table)
+    name = table_name(connection, table)
     query = text(
         f"SELECT @@{variable} AS isolation, locks.id, locks.version "
         f"FROM (SELECT 1 AS one) AS one LEFT JOIN {name} AS locks ON locks.id IN :keys"
@@ -197,7 +188,7 @@ def _versions_now(
     connection: Connection, table: Table, keys: Sequence[int], locking: str = " FOR UPDATE"
 ) -> dict[int, int]:
     """The versions as they are committed or our own, whatever the snapshot has."""
-    name = _named(connection, table)
+    name = table_name(connection, table)
     query = text(f"SELECT id, version FROM {name} WHERE id IN :keys ORDER BY id{locking}")
     return {row.id: row.version for row in connection.execute(_of_keys(query), {"keys": list(keys)})}
 

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks [suite …] [--on url]… [--sizes 1,10] [--json figures.json]
 
-Suites: ``imports``, ``posting``, ``settlement``, ``backfill``, ``proof``, ``peer``; all of them unless some are named.
+Suites: ``imports``, ``posting``, ``settlement``, ``backfill``, ``proof``, ``peer``, ``queues`` (which needs a Redis and
+PostgreSQL); all of them unless some are named.
 A database's URL must be of an empty one, whose tables are made and left; SQLite in a temporary folder is measured
 unless others are named, and ``--on sqlite`` names it beside them. ``--sizes`` is in what the suite counts (its module
 says); each has sizes of its own by default.
@@ -25,7 +26,7 @@ from typing import Any
 from ledger_sync.dialects import masked, open_engine
 from tests.benchmarks.figures import Figure, head, row
 
-SUITES = ("imports", "posting", "settlement", "backfill", "proof", "peer")
+SUITES = ("imports", "posting", "settlement", "backfill", "proof", "peer", "queues")
 
 
 def measure_one(suite: str, url: str, size: int) -> list[Figure]:

@@ -14,12 +14,15 @@ TENANT = "bench"
 PARTIES = 2_000
 
 
-def make(engine: Engine, invoices: int) -> int:
-    """Fill an emptied database with that many invoices and 0.7 as many payments; the number of control lines."""
+def make(engine: Engine, invoices: int, tenants: int = 1) -> int:
+    """Fill an emptied database with that many invoices and 0.7 as many payments; the number of control lines.
+
+    :param tenants: a divisor of ``PARTIES``; of several each has its number behind the name.
+    """
     clear(engine)
     payments = invoices * 7 // 10
     with engine.begin() as connection:
-        _fill(connection, invoices, payments)
+        _fill(connection, invoices, payments, tenants)
     analyse(engine)
     return invoices + payments
 
@@ -54,7 +57,7 @@ def emptied(engine: Engine, sync: LedgerSync) -> None:
             connection.exec_driver_sql("CHECKPOINT")
 
 
-def _fill(connection: Connection, invoices: int, payments: int) -> None:
+def _fill(connection: Connection, invoices: int, payments: int, tenants: int) -> None:
     sqlite, mariadb = (connection.dialect.name == name for name in ("sqlite", "mysql"))
     unit = 100 if sqlite else 1  # SQLite holds scaled integers
 
@@ -74,21 +77,25 @@ def _fill(connection: Connection, invoices: int, payments: int) -> None:
             return f"DATE_ADD('2024-01-01', INTERVAL {offset} DAY)"
         return f"(DATE '2024-01-01' + CAST({offset} AS INTEGER))"
 
-    def named(prefix: str) -> str:
-        return f"CONCAT('{prefix}', i)" if mariadb else f"'{prefix}' || i"
+    def named(prefix: str, number: str = "i") -> str:
+        return f"CONCAT('{prefix}', {number})" if mariadb else f"'{prefix}' || {number}"
+
+    # a party, its documents and their entries are one tenant's
+    tenant = f"'{TENANT}'" if tenants == 1 else named(TENANT, f"(i % {tenants})")
+    of_party = f"'{TENANT}'" if tenants == 1 else named(TENANT, f"((i - 1) % {tenants})")
 
     number = named("")
     posted = "'2024-01-01 00:00:00'" if sqlite or mariadb else "TIMESTAMPTZ '2024-01-01 00:00:00+00'"
     amount = f"(100 + i % 900) * {unit}"
     paid = f"(100 + i % 900 - CASE WHEN i % 11 = 0 THEN 50 ELSE 0 END) * {unit}"
     statements = [
-        f"INSERT INTO customers (id, tenant_id, number, name) SELECT i, '{TENANT}', {number}, {named('Customer ')} "
+        f"INSERT INTO customers (id, tenant_id, number, name) SELECT i, {of_party}, {number}, {named('Customer ')} "
         f"FROM {series(PARTIES)}",
         "INSERT INTO customer_invoices (id, tenant_id, customer_id, kind, invoice_number, invoice_date, due_date, "
-        f"payment_reference, currency, amount) SELECT i, '{TENANT}', 1 + i % {PARTIES}, 'invoice', {number}, "
+        f"payment_reference, currency, amount) SELECT i, {tenant}, 1 + i % {PARTIES}, 'invoice', {number}, "
         f"{day('i % 700')}, {day('30 + i % 700')}, {named('K')}, 'NOK', {amount} FROM {series(invoices)}",
         "INSERT INTO customer_payments (id, tenant_id, customer_id, payment_date, payment_reference, currency, amount) "
-        f"SELECT i, '{TENANT}', 1 + i % {PARTIES}, {day('20 + i % 700')}, {named('K')}, 'NOK', {paid} "
+        f"SELECT i, {tenant}, 1 + i % {PARTIES}, {day('20 + i % 700')}, {named('K')}, 'NOK', {paid} "
         f"FROM {series(payments)}",
     ]
     entry = (
@@ -97,9 +104,9 @@ def _fill(connection: Connection, invoices: int, payments: int) -> None:
     entry += "posted_at, source_type, source_id) "
     line = "INSERT INTO general_ledger_lines (id, general_ledger_id, line_number, account_number, debit, credit) "
     statements += [
-        f"{entry} SELECT i, '{TENANT}', 2024, 'I', {number}, {day('i % 700')}, 'posted', {posted}, "
+        f"{entry} SELECT i, {tenant}, 2024, 'I', {number}, {day('i % 700')}, 'posted', {posted}, "
         f"'customer_invoice', i FROM {series(invoices)}",
-        f"{entry} SELECT {invoices} + i, '{TENANT}', 2024, 'P', {number}, {day('20 + i % 700')}, 'posted', {posted}, "
+        f"{entry} SELECT {invoices} + i, {tenant}, 2024, 'P', {number}, {day('20 + i % 700')}, 'posted', {posted}, "
         f"'customer_payment', i FROM {series(payments)}",
         f"{line} SELECT 2 * i - 1, i, 1, '1500', {amount}, 0 FROM {series(invoices)}",
         f"{line} SELECT 2 * i, i, 2, '3000', 0, {amount} FROM {series(invoices)}",

@@ -28,7 +28,10 @@ SETTINGS = Settings(
     writers_seconds_max=0,
 )
 SCHEDULE = Schedule(
-    workers=2, slice_seconds=float(os.environ.get("LEDGER_SYNC_TEST_SLICE", "0.2")), watch_seconds=1, sync_cron=None
+    workers=int(os.environ.get("LEDGER_SYNC_TEST_WORKERS", "2")),
+    slice_seconds=float(os.environ.get("LEDGER_SYNC_TEST_SLICE", "0.2")),
+    watch_seconds=1,
+    sync_cron=None,
 )
 BROKER = os.environ.get("LEDGER_SYNC_TEST_BROKER", "memory://")
 BOOKS = os.environ.get("LEDGER_SYNC_TEST_BOOKS", "sqlite://")
