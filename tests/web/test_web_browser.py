@@ -1,6 +1,6 @@
 """The console and its dialog in a real Chromium, before a server in a process of its own.
 
-Skipped, visibly, where the frontend is not built, or where there is no Chromium or no Playwright to drive it.
+Skipped, visibly, where the frontend is not built, or where there is no Chromium.
 """
 
 from __future__ import annotations
@@ -29,17 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef0123"
 LINES = at_length(20_000, 200_000, 6_000)
 SECONDS_MAX = 300
-SWITCHES = [
-    "--no-sandbox",  # it refuses to start as root with it, as containers do
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @dataclass
@@ -93,20 +82,6 @@ def served(books: Path, tmp_path: Path) -> Iterator[Served]:
     served.kill()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not (STATIC / "ledger-sync-console.js").exists():
-        pytest.skip("the frontend is not built: npm ci && npm run build in ledger_sync/contrib/web/ui")
-    api = pytest.importorskip("playwright.sync_api")
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if binary is None:
-        pytest.skip("no Chromium on the PATH")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=binary, args=SWITCHES)
-        yield opened
-        opened.close()
-
-
 @dataclass
 class Seen:
     """A page, and what it asked for and complained of."""
@@ -138,8 +113,14 @@ class Seen:
 
 
 @pytest.fixture
-def seen(browser: Any, served: Served) -> Iterator[Seen]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+def built() -> None:
+    if not (STATIC / "ledger-sync-console.js").exists():
+        pytest.skip("the frontend is not built: npm ci && npm run build in ledger_sync/contrib/web/ui")
+
+
+@pytest.fixture
+def seen(built: None, chromium: Any, served: Served) -> Iterator[Seen]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
     page = context.new_page()
     seen = Seen(page, [], [])
     page.on("request", lambda request: seen.asked.append(request.url))
