@@ -94,7 +94,7 @@ class Seen:
         self.page.goto(address)
         self.page.get_by_label("token", exact=False).first.fill(TOKEN)
         self.page.keyboard.press("Enter")
-        self.page.get_by_role("link", name="Runs").wait_for()
+        self.page.get_by_role("navigation").wait_for()
 
     def start(self) -> None:
         self.page.get_by_role("button", name="Sync the ledger").click()
@@ -119,8 +119,14 @@ def built() -> None:
 
 
 @pytest.fixture
-def seen(built: None, chromium: Any, served: Served) -> Iterator[Seen]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+def locale() -> str:
+    """The browser's language; a test that wants another is parametrized with it."""
+    return "en-GB"
+
+
+@pytest.fixture
+def seen(built: None, chromium: Any, served: Served, locale: str) -> Iterator[Seen]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, locale=locale)
     page = context.new_page()
     seen = Seen(page, [], [])
     page.on("request", lambda request: seen.asked.append(request.url))
@@ -145,6 +151,48 @@ def violations(page: Any) -> list[str]:
 
     found = Axe().run(page).response["violations"]
     return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
+
+
+ENGLISH_BY_MISTAKE = r"""() => {
+    const found = [];
+    const walk = (node, lang) => {
+        if (node.nodeType === Node.TEXT_NODE) {
+            const english = /\b(the|of|is|are|has|with|its|this|nothing|there)\b/i.test(node.data);
+            if (lang !== "en" && english) found.push(node.data.trim());
+            return;
+        }
+        if (["STYLE", "SCRIPT", "NOSCRIPT"].includes(node.nodeName)) return;
+        const own = (node.getAttribute && node.getAttribute("lang")) || lang;
+        for (const child of [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes]) walk(child, own);
+    };
+    walk(document.documentElement, "");
+    return found;
+}"""
+"""What reads as English on the page, and is not said to be."""
+
+
+@pytest.mark.parametrize("locale", ["nb-NO"])
+def test_a_norwegian_page_is_norwegian_but_for_what_it_says_is_english(seen: Seen, served: Served) -> None:
+    page = seen.page
+    seen.sign_in(served.address)
+    page.get_by_role("button", name="Synkroniser reskontroen").click()
+    page.get_by_role("button", name="Start synkronisering").click()
+    seen.says("linjer i alt")
+    assert page.evaluate(ENGLISH_BY_MISTAKE) == []
+    seen.says("Ferdig: bøkene er avstemt.")
+    assert page.evaluate(ENGLISH_BY_MISTAKE) == []
+    page.get_by_role("dialog").get_by_role("button", name="Lukk").last.click()
+    for view in ("Kjøringer", "Avstemming", "Aldersfordeling", "Åpne poster"):
+        page.get_by_role("navigation").get_by_role("link", name=view).click()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(ENGLISH_BY_MISTAKE) == [], view
+    page.get_by_role("link", name="Forklaring").click()
+    for subject, answer in (("1", "Kontoen er en reskontrokonto."), ("no such thing", "Finnes ikke i bøkene")):
+        page.get_by_role("searchbox").fill(subject)
+        page.get_by_role("button", name="Forklar").click()
+        seen.says(answer)
+        assert page.evaluate(ENGLISH_BY_MISTAKE) == [], subject
+    assert page.locator("[lang=en]", has_text="is not in the books").count() == 1
 
 
 def test_a_sync_is_started_and_watched_to_its_end(seen: Seen, served: Served) -> None:

@@ -3,7 +3,7 @@ import { property, state } from "lit/decorators.js";
 import { Api } from "../core/api";
 import { baseOf, trimmedBase } from "../core/base";
 import type { Link } from "../core/follower";
-import { Problem } from "../core/problem";
+import { Expired, Problem } from "../core/problem";
 import { untilReached } from "../core/retry";
 import type { Session } from "../core/types";
 import "../dialog/link-note";
@@ -296,7 +296,7 @@ export class LedgerSyncConsole extends Whole {
         .base=${this.base}
         .open=${this.dialogOpen}
         @ledger-sync-close=${this.dialogClosed}
-        @ledger-sync-expired=${() => this.signOut(new Problem(401, t.expiredTitle))}
+        @ledger-sync-expired=${() => this.signOut(new Expired())}
         @sync-complete=${this.booksChanged}
         @sync-error=${this.booksChanged}
       ></ledger-sync-modal>
@@ -373,7 +373,7 @@ export class LedgerSyncConsole extends Whole {
     }
   };
 
-  private signOut(problem: Problem | null): void {
+  private signOut(problem: Problem | Expired | null): void {
     this.keptToken.set("");
     this.token = "";
     this.session = this.api = null;

@@ -115,7 +115,7 @@ class ProgressBar extends Piece {
     return html`
       <div class="head">
         <span class="percent" aria-hidden="true">${percentText(payload.progress, lang)}</span>
-        <span class="message" lang=${message.lang}>${message.text}</span>
+        <span class="message">${message}</span>
       </div>
       <div
         class="track ${this.live && payload.state === "running" ? "live" : ""}"
@@ -124,7 +124,7 @@ class ProgressBar extends Piece {
         aria-valuemin="0"
         aria-valuemax="100"
         aria-valuenow=${payload.progress}
-        aria-valuetext=${t.valueText(payload.progress, message.text)}
+        aria-valuetext=${t.valueText(payload.progress, message)}
       >
         <div class="fill ${payload.state}" ${cssom({ "--told": `${Math.min(100, Math.max(0, payload.progress))}%` })}></div>
       </div>
