@@ -21,6 +21,7 @@ from sqlalchemy.orm import sessionmaker
 from ledger_sync import LedgerSync
 from ledger_sync.contrib.web.app import STATIC
 from ledger_sync.dialects import open_engine
+from ledger_sync.statements import Statement
 from tests.benchmarks.books_at_scale import TENANT, make
 from tests.budget import at_length
 from tests.refusing import refusing_new
@@ -96,6 +97,9 @@ class Seen:
         self.page.keyboard.press("Enter")
         self.page.get_by_role("navigation").wait_for()
 
+    def go(self, place: str) -> None:
+        self.page.evaluate("place => { location.hash = place; }", place)
+
     def start(self) -> None:
         self.page.get_by_role("button", name="Sync the ledger").click()
         self.page.get_by_role("button", name="Start sync").click()
@@ -145,6 +149,12 @@ def report_of(served: Served) -> Any:
     return report
 
 
+def sync_all(served: Served) -> None:
+    engine = open_engine(f"sqlite:///{served.file}")
+    LedgerSync().backfill(sessionmaker(engine), tenant_id=TENANT)
+    engine.dispose()
+
+
 def violations(page: Any) -> list[str]:
     """What axe finds wrong with the page as it is now."""
     from axe_playwright_python.sync_playwright import Axe
@@ -182,11 +192,17 @@ def test_a_norwegian_page_is_norwegian_but_for_what_it_says_is_english(seen: See
     seen.says("Ferdig: bøkene er avstemt.")
     assert page.evaluate(ENGLISH_BY_MISTAKE) == []
     page.get_by_role("dialog").get_by_role("button", name="Lukk").last.click()
-    for view in ("Kjøringer", "Avstemming", "Aldersfordeling", "Åpne poster"):
-        page.get_by_role("navigation").get_by_role("link", name=view).click()
-        page.wait_for_load_state("networkidle")
+    for view, awaited in {
+        "#/runs": "Gjennomstrømning",
+        "#/proof": "Hvert øre",
+        "#/ageing?ledger=customer": "Ikke forfalt",
+        "#/items?ledger=customer": "De første",
+        "#/statement/7?ledger=customer": "Utgående saldo",
+        "#/explain": "regel for regel",
+    }.items():
+        seen.go(view)
+        seen.says(awaited)
         assert page.evaluate(ENGLISH_BY_MISTAKE) == [], view
-    page.get_by_role("link", name="Forklaring").click()
     for subject, answer in (("1", "Kontoen er en reskontrokonto."), ("no such thing", "Finnes ikke i bøkene")):
         page.get_by_role("searchbox").fill(subject)
         page.get_by_role("button", name="Forklar").click()
@@ -253,14 +269,83 @@ def test_errors_are_shown_with_their_messages(seen: Seen, served: Served) -> Non
     assert report_of(served).errors == 2
 
 
+def test_a_party_s_statement_is_reached_from_ageing_and_from_open_items(seen: Seen, served: Served) -> None:
+    sync_all(served)
+    seen.sign_in(served.address)
+    page = seen.page
+    for view in ("ageing", "items"):
+        seen.go(f"#/{view}?ledger=customer")
+        page.get_by_role("link", name="Customer ").first.click()
+        page.get_by_role("heading", name="Statement: Customer ").wait_for()
+        assert page.get_by_role("link", name="Open items", exact=True).get_attribute("aria-current") == "true"
+
+
+def test_a_statement_leads_from_the_opening_balance_to_the_closing_one(seen: Seen, served: Served) -> None:
+    sync_all(served)
+    engine = open_engine(f"sqlite:///{served.file}")
+    with sessionmaker(engine)() as session:
+        all_time = LedgerSync().statement(session, TENANT, "customer", 7)
+        since = all_time.movements[1].entry_date
+        of_period = LedgerSync().statement(session, TENANT, "customer", 7, since=since)
+    engine.dispose()
+    seen.sign_in(served.address)
+    page = seen.page
+    rows = page.get_by_role("table").get_by_role("row")
+
+    def shown(statement: Statement) -> None:
+        page.get_by_role("heading", name=f"Statement: {statement.party_name}").wait_for()
+        page.get_by_role("definition").first.get_by_text(f"{statement.opening:,}", exact=True).wait_for()
+        # the row of names, the opening balance, the movements, the closing balance
+        assert rows.count() == len(statement.movements) + 3
+        balances = [statement.opening, *(movement.balance for movement in statement.movements), statement.closing]
+        told = [row.get_by_role("cell").last.inner_text() for row in rows.all()[1:]]
+        assert told == [f"{balance:,}".replace("-", "\N{MINUS SIGN}") for balance in balances]
+
+    def between(since: str, until: str) -> None:
+        for name, day in (("From date", since), ("To date", until)):
+            page.get_by_label(name).fill(day)
+            page.get_by_label(name).dispatch_event("change")
+
+    seen.go("#/statement/7?ledger=customer")
+    shown(all_time)
+    between(since.isoformat(), "")
+    shown(of_period)
+    assert f"since={since}" in page.url, "the period is in the address"
+    between(since.isoformat(), "2023-01-01")
+    seen.says("The from date lies after the to date")
+    between("", "2023-01-01")
+    seen.says("This party has nothing in this ledger up to the end of the period")
+    seen.go("#/statement/7?ledger=none")
+    seen.says("Refused")
+    seen.go("#/statement")
+    seen.says("Choose a party under open items or ageing")
+
+
+VIEWS = {
+    "#/runs": "Throughput over time",
+    "#/runs/1": "The books agree",
+    "#/proof": "Every øre",
+    "#/ageing?ledger=customer": "Not due",
+    "#/ageing?ledger=supplier": "Nothing is open",
+    "#/items?ledger=customer&settled=1": "The first 100",
+    "#/statement/7?ledger=customer": "Closing balance",
+    "#/statement/7?ledger=customer&until=2000-01-01": "This party has nothing",
+    "#/statement/7?ledger=customer&since=2026-01-01": "Nothing happened in this period",
+    "#/explain": "rule by rule",
+    "#/explain?q=I-1/2024": "is a control account",
+    "#/explain?q=nothing": "Not in the books",
+}
+"""Every view, and what it says when it has its answer."""
+
+REFUSED = "Failed to load resource: the server responded with a status of 404 (Not Found)"
+"""What the browser complains of by itself when something is not in the books."""
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(seen: Seen, served: Served, scheme: str, width: int) -> None:
     pytest.importorskip("axe_playwright_python")
-    engine = open_engine(f"sqlite:///{served.file}")
-    sync, factory = LedgerSync(), sessionmaker(engine)
-    sync.backfill(factory, tenant_id=TENANT, until=None)
-    engine.dispose()
+    sync_all(served)
     page = seen.page
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
@@ -268,13 +353,13 @@ def test_axe_finds_no_violation(seen: Seen, served: Served, scheme: str, width: 
     page.get_by_label("token", exact=False).first.wait_for()
     assert violations(page) == []
     seen.sign_in(served.address)
-    for view in ("Runs", "Proof", "Ageing", "Open items", "Explain"):
-        page.get_by_role("link", name=view).click()
-        page.wait_for_load_state("networkidle")
+    for view, awaited in VIEWS.items():
+        seen.go(view)
+        seen.says(awaited)
         assert violations(page) == [], view
         inner, outer = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert inner <= outer, f"{view} is wider than the screen"
     page.get_by_role("button", name="Sync the ledger").click()
     page.get_by_role("button", name="Start sync").wait_for()
     assert violations(page) == []
-    assert seen.complaints == []
+    assert set(seen.complaints) == {REFUSED}

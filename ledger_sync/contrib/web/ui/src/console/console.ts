@@ -17,15 +17,16 @@ import { ledgersOf } from "./fields";
 import "./items-view";
 import { Kept } from "./kept";
 import "./proof-view";
-import { hashOf, PAGES, routeOf, type Route } from "./route";
+import { hashOf, PAGES, routeOf, type Page, type Route } from "./route";
 import "./run-page";
 import "./runs-view";
+import "./statement-view";
 import "./token-form";
 
 const LANGUAGES: Record<Lang, string> = { nb: "Norsk", en: "English" };
 
 /**
- * The console: runs, proof, ageing, open items and explanations, with a button that opens the dialog.
+ * The console: runs, proof, ageing, open items, statements and explanations, with a button that opens the dialog.
  *
  * Attributes: `token` (otherwise asked for, and kept for this tab), `tenant`, `base`, `lang`, `theme`.
  */
@@ -281,7 +282,7 @@ export class LedgerSyncConsole extends Whole {
           ${PAGES.map(
             (page) =>
               html`<li>
-                <a href=${hashOf(page)} aria-current=${page === this.route.page ? "page" : nothing}>${t.pages[page]}</a>
+                <a href=${hashOf(page)} aria-current=${this.current(page) ?? nothing}>${t.pages[page]}</a>
               </li>`,
           )}
         </ul>
@@ -301,6 +302,12 @@ export class LedgerSyncConsole extends Whole {
         @sync-error=${this.booksChanged}
       ></ledger-sync-modal>
     `;
+  }
+
+  /** Whether somebody is on a page, or on one that belongs to it. */
+  private current(page: Page): "page" | "true" | null {
+    if (page === this.route.page) return "page";
+    return page === "items" && this.route.page === "statement" ? "true" : null;
   }
 
   private renderPage(session: Session): TemplateResult {
@@ -334,6 +341,15 @@ export class LedgerSyncConsole extends Whole {
           .query=${route.query}
           .ledgers=${ledgers}
         ></ledger-sync-items>`;
+      case "statement":
+        return html`<ledger-sync-statement
+          .words=${words}
+          .api=${api}
+          .refresh=${refresh}
+          .party=${route.id ?? ""}
+          .query=${route.query}
+          .ledgers=${ledgers}
+        ></ledger-sync-statement>`;
       case "explain":
         return html`<ledger-sync-explain .words=${words} .api=${api} .refresh=${refresh} .query=${route.query}></ledger-sync-explain>`;
     }
