@@ -159,13 +159,13 @@ class ExplainView extends View<Explanation> {
       <p>${this.renderSaid(lineSaid(line, this.words))}</p>
       ${line.rules.length
         ? html`<ol class="rules" aria-label=${t.rules}>
-            ${line.rules.map((rule) => this.renderRule(rule))}
+            ${line.rules.map((rule) => this.renderRule(rule, line.outcome))}
           </ol>`
         : nothing}
     </li>`;
   }
 
-  private renderRule(rule: ExplainedRule): TemplateResult {
+  private renderRule(rule: ExplainedRule, outcome: string): TemplateResult {
     const { t } = this.words;
     const mark = rule.holds
       ? svg`<path d="M5 10.5l3.2 3.2L15 7" />`
@@ -174,7 +174,7 @@ class ExplainView extends View<Explanation> {
       <svg viewBox="0 0 20 20" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round">
         ${mark}
       </svg>
-      <span><span class="unseen">${rule.holds ? t.ruleHolds : t.ruleFails}: </span>${this.renderSaid(ruleSaid(rule, this.words))}</span>
+      <span><span class="unseen">${rule.holds ? t.ruleHolds : t.ruleFails}: </span>${this.renderSaid(ruleSaid(rule, outcome, this.words))}</span>
     </li>`;
   }
 

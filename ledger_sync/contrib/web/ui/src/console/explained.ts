@@ -34,9 +34,14 @@ export function lineSaid(line: ExplainedLine, { lang, t }: Words): Said {
   return meaning ? ours(t.noItem(...meaning)) : asCame(line.text);
 }
 
-/** What a rule found. */
-export function ruleSaid(rule: ExplainedRule, { t }: Words): Said {
+/** Rules of which the library's words name what no field does: the cut-over's date, the sources that are taken. */
+const NAMING = ["before_cutover", "unsupported_source"];
+
+/** What a rule found about a line of that outcome. */
+export function ruleSaid(rule: ExplainedRule, outcome: string, { t }: Words): Said {
   const texts = t.ruleTexts[rule.name];
   if (!texts) return asCame(rule.text);
-  return rule.holds ? ours(texts[0]) : ours(texts[1], rule.text);
+  if (rule.holds) return ours(texts[0]);
+  if (outcome === "differs") return ours(t.itemDiffers, rule.text);
+  return ours(texts[1], NAMING.includes(rule.name) ? rule.text : null);
 }

@@ -262,7 +262,7 @@ export const nb: Texts = {
       "Den venter ikke på noen rad fra tidligere.",
       "Rader fra tidligere for samme postering kjenner ikke linjene sine ennå.",
     ],
-    written: ["Raden står i reskontroen.", "Raden mangler i reskontroen, eller den avviker fra linjen."],
+    written: ["Raden står i reskontroen.", "Den skulle hatt en rad i reskontroen og har ingen."],
   },
   documents: {
     vendor_invoice: "leverandørfaktura",
@@ -414,7 +414,7 @@ export const nb: Texts = {
   noControlAccount: (account) => `${account} er ikke en reskontrokonto, så det er ingenting å skrive.`,
   hasItem: (ledger, amount, left) => `${ledger}: en åpen post på ${amount}, der ${left} er åpent.`,
   noItem: (meaning, nextStep) => `Ingen åpen post: ${meaning}. ${nextStep}`,
-  itemDiffers: "Den åpne posten avviker fra linjen. Kjør en reparasjon eller en synkronisering.",
+  itemDiffers: "Den åpne posten avviker fra linjen.",
   rules: "Reglene, i den rekkefølgen de blir spurt",
   ruleHolds: "holder",
   ruleFails: "holder ikke",
