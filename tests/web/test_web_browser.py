@@ -269,6 +269,23 @@ def test_errors_are_shown_with_their_messages(seen: Seen, served: Served) -> Non
     assert report_of(served).errors == 2
 
 
+MOVING = """() => {
+    const moving = root => [...root.querySelectorAll("*")].reduce(
+        (count, each) => count + (each.shadowRoot ? moving(each.shadowRoot) : 0), root.getAnimations().length
+    );
+    return moving(document);
+}"""
+"""How many animations and transitions are under way on the page."""
+
+
+def test_nothing_moves_for_who_has_asked_for_that(seen: Seen, served: Served) -> None:
+    seen.sign_in(served.address)
+    seen.start()
+    seen.page.wait_for_function(f"({MOVING})() > 0")
+    seen.page.emulate_media(reduced_motion="reduce")
+    seen.page.wait_for_function(f"({MOVING})() === 0")
+
+
 def test_a_party_s_statement_is_reached_from_ageing_and_from_open_items(seen: Seen, served: Served) -> None:
     sync_all(served)
     seen.sign_in(served.address)

@@ -174,6 +174,10 @@ export class LedgerSyncConsole extends Whole {
       }
 
       @media (max-width: 34rem) {
+        header {
+          column-gap: 0.6rem;
+        }
+
         h1 {
           flex-basis: 9rem;
         }
@@ -189,6 +193,8 @@ export class LedgerSyncConsole extends Whole {
 
         header button {
           flex: 1 1 auto;
+          padding-inline: 0.6rem;
+          font-size: 0.9375rem;
         }
       }
     `,

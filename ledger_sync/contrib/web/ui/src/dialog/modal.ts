@@ -241,6 +241,7 @@ export class LedgerSyncModal extends Whole {
 
         footer button {
           flex: 1 1 auto;
+          padding-inline: 0.6rem;
         }
       }
     `,

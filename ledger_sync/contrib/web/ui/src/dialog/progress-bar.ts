@@ -78,6 +78,13 @@ class ProgressBar extends Piece {
         animation: sheen 2.4s ease-in-out infinite;
       }
 
+      /* a sheen that stands still would look like a fault of the bar */
+      @media (prefers-reduced-motion: reduce) {
+        .live .fill::after {
+          content: none;
+        }
+      }
+
       @keyframes sheen {
         from {
           transform: translateX(-100%);

@@ -1,4 +1,4 @@
-import { countText, percentText } from "../core/amounts";
+import { countText, percentText, spanOf } from "../core/amounts";
 
 const n = (count: number): string => countText(count, "en");
 const s = (count: number, one: string, many: string): string => `${n(count)} ${count === 1 ? one : many}`;
@@ -287,7 +287,7 @@ export const en = {
   ageingTitle: "Ageing",
   ageingEmpty: "Nothing is open in this ledger.",
   notDue: "Not due",
-  bucket: (days: string) => `${days} days`,
+  bucket: (days: string) => `${spanOf(days)} days`,
   credits: "Credits",
   total: "Total",
   party: "Party",

@@ -1,4 +1,4 @@
-import { countText, percentText } from "../core/amounts";
+import { countText, percentText, spanOf } from "../core/amounts";
 import type { Texts } from "./en";
 
 const n = (count: number): string => countText(count, "nb");
@@ -366,7 +366,7 @@ export const nb: Texts = {
   ageingTitle: "Aldersfordeling",
   ageingEmpty: "Ingenting er åpent i denne reskontroen.",
   notDue: "Ikke forfalt",
-  bucket: (days) => `${days} dager`,
+  bucket: (days) => `${spanOf(days)} dager`,
   credits: "Kreditposter",
   total: "I alt",
   party: "Part",
