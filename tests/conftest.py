@@ -31,6 +31,7 @@ from ledger_sync import LedgerSync
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.models import Base
 from tests.budget import EXAMPLES
+from tests.chromium import launched
 
 settings.register_profile(
     "ci",
@@ -406,3 +407,10 @@ def factory(engine: Engine, sync: LedgerSync) -> sessionmaker[Session]:
 def session(factory: sessionmaker[Session]) -> Iterator[Session]:
     with factory() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A real browser. One for each module: while it is open, its driver has an event loop in this thread."""
+    with launched() as browser:
+        yield browser

@@ -200,13 +200,14 @@ class AccountProofPanel extends Piece {
     </li>`;
   }
 
+  /** What is nothing has a thread and no bar. */
   private renderBar({ from, to }: Bar, thread: "above" | "below" | "both"): TemplateResult {
     const width = Math.max(THIN, Math.abs(to - from));
     const left = Math.min(from, to, 100 - width);
     return html`<span class="track"><svg aria-hidden="true">
       ${thread === "below" ? nothing : svg`<line x1="${thread === "above" ? to : from}%" x2="${thread === "above" ? to : from}%" y1="0" y2="50%" />`}
       ${thread === "above" ? nothing : svg`<line x1="${to}%" x2="${to}%" y1="50%" y2="100%" />`}
-      <rect x="${left}%" width="${width}%" y="22%" height="56%" rx="3" />
+      ${from === to ? nothing : svg`<rect x="${left}%" width="${width}%" y="22%" height="56%" rx="3" />`}
     </svg></span>`;
   }
 

@@ -6,7 +6,7 @@ import type { Ageing, AgeingRow } from "../core/types";
 import { cssom } from "../ui/cssom";
 import { define } from "../ui/piece";
 import { dateField, ledgerField } from "./fields";
-import { hashOf } from "./route";
+import { partyLink } from "./party";
 import { View } from "./view";
 
 /** Who owes, or is owed, how much, and for how long. */
@@ -87,7 +87,7 @@ class AgeingView extends View<Ageing> {
     return html`<h2>${t.ageingTitle}</h2>
       <div class="filters">
         ${ledgerField(this.words, this.ledgers, this.ledger, (ledger) => this.go("ageing", { ledger, asOf: this.asOf }))}
-        ${dateField(this.words, this.asOf, (asOf) => this.go("ageing", { ledger: this.ledger, asOf }))}
+        ${dateField(t.asOf, this.asOf, (asOf) => this.go("ageing", { ledger: this.ledger, asOf }))}
         <button @click=${this.reload}>${t.reload}</button>
       </div>`;
   }
@@ -158,10 +158,7 @@ class AgeingView extends View<Ageing> {
   private renderRow(row: AgeingRow): TemplateResult {
     const amounts = [row.not_due, ...row.overdue, row.credits, row.total];
     return html`<tr>
-      <th scope="row">
-        <a href=${hashOf("items", { ledger: row.ledger, asOf: this.asOf })}>${row.party_name ?? row.party_id ?? "–"}</a>
-        <span class="soft small nowrap">${row.party_number}</span>
-      </th>
+      <th scope="row" class="name">${partyLink(row, this.asOf)}</th>
       ${amounts.map((amount) => this.renderAmount(amount))}
     </tr>`;
   }

@@ -3,7 +3,7 @@ import { property, state } from "lit/decorators.js";
 import { Api } from "../core/api";
 import { baseOf, trimmedBase } from "../core/base";
 import type { Link } from "../core/follower";
-import { Problem } from "../core/problem";
+import { Expired, Problem } from "../core/problem";
 import { untilReached } from "../core/retry";
 import type { Session } from "../core/types";
 import "../dialog/link-note";
@@ -17,15 +17,16 @@ import { ledgersOf } from "./fields";
 import "./items-view";
 import { Kept } from "./kept";
 import "./proof-view";
-import { hashOf, PAGES, routeOf, type Route } from "./route";
+import { hashOf, PAGES, routeOf, type Page, type Route } from "./route";
 import "./run-page";
 import "./runs-view";
+import "./statement-view";
 import "./token-form";
 
 const LANGUAGES: Record<Lang, string> = { nb: "Norsk", en: "English" };
 
 /**
- * The console: runs, proof, ageing, open items and explanations, with a button that opens the dialog.
+ * The console: runs, proof, ageing, open items, statements and explanations, with a button that opens the dialog.
  *
  * Attributes: `token` (otherwise asked for, and kept for this tab), `tenant`, `base`, `lang`, `theme`.
  */
@@ -173,6 +174,10 @@ export class LedgerSyncConsole extends Whole {
       }
 
       @media (max-width: 34rem) {
+        header {
+          column-gap: 0.6rem;
+        }
+
         h1 {
           flex-basis: 9rem;
         }
@@ -188,6 +193,8 @@ export class LedgerSyncConsole extends Whole {
 
         header button {
           flex: 1 1 auto;
+          padding-inline: 0.6rem;
+          font-size: 0.9375rem;
         }
       }
     `,
@@ -281,7 +288,7 @@ export class LedgerSyncConsole extends Whole {
           ${PAGES.map(
             (page) =>
               html`<li>
-                <a href=${hashOf(page)} aria-current=${page === this.route.page ? "page" : nothing}>${t.pages[page]}</a>
+                <a href=${hashOf(page)} aria-current=${this.current(page) ?? nothing}>${t.pages[page]}</a>
               </li>`,
           )}
         </ul>
@@ -296,11 +303,17 @@ export class LedgerSyncConsole extends Whole {
         .base=${this.base}
         .open=${this.dialogOpen}
         @ledger-sync-close=${this.dialogClosed}
-        @ledger-sync-expired=${() => this.signOut(new Problem(401, t.expiredTitle))}
+        @ledger-sync-expired=${() => this.signOut(new Expired())}
         @sync-complete=${this.booksChanged}
         @sync-error=${this.booksChanged}
       ></ledger-sync-modal>
     `;
+  }
+
+  /** Whether somebody is on a page, or on one that belongs to it. */
+  private current(page: Page): "page" | "true" | null {
+    if (page === this.route.page) return "page";
+    return page === "items" && this.route.page === "statement" ? "true" : null;
   }
 
   private renderPage(session: Session): TemplateResult {
@@ -334,6 +347,15 @@ export class LedgerSyncConsole extends Whole {
           .query=${route.query}
           .ledgers=${ledgers}
         ></ledger-sync-items>`;
+      case "statement":
+        return html`<ledger-sync-statement
+          .words=${words}
+          .api=${api}
+          .refresh=${refresh}
+          .party=${route.id ?? ""}
+          .query=${route.query}
+          .ledgers=${ledgers}
+        ></ledger-sync-statement>`;
       case "explain":
         return html`<ledger-sync-explain .words=${words} .api=${api} .refresh=${refresh} .query=${route.query}></ledger-sync-explain>`;
     }
@@ -373,7 +395,7 @@ export class LedgerSyncConsole extends Whole {
     }
   };
 
-  private signOut(problem: Problem | null): void {
+  private signOut(problem: Problem | Expired | null): void {
     this.keptToken.set("");
     this.token = "";
     this.session = this.api = null;

@@ -4,6 +4,7 @@ import { dateText } from "../core/times";
 import type { ExplainedEntry, ExplainedLine, ExplainedRule, Explanation } from "../core/types";
 import { named } from "../i18n";
 import { define } from "../ui/piece";
+import { answerOf, lineSaid, ruleSaid, type Said } from "./explained";
 import { View } from "./view";
 
 const GOOD = ["written"];
@@ -88,6 +89,11 @@ class ExplainView extends View<Explanation> {
       .rules span {
         color: var(--ink);
       }
+
+      .found {
+        font-size: 0.875rem;
+        font-weight: 400;
+      }
     `,
   ];
 
@@ -119,8 +125,9 @@ class ExplainView extends View<Explanation> {
   }
 
   protected override renderData(explanation: Explanation): TemplateResult {
+    const answer = answerOf(explanation, this.words);
     return html`<div class="all">
-      <p class="notice answer" lang="en">${explanation.text}</p>
+      ${answer ? html`<p class="notice answer">${this.renderSaid(answer)}</p>` : nothing}
       ${explanation.entries.map((entry) => this.renderEntry(entry))}
     </div>`;
   }
@@ -149,16 +156,16 @@ class ExplainView extends View<Explanation> {
         <span class="badge ${tone}">${named({ ...t.reasons, ...t.outcomes }, line.outcome)}</span>
         <span class="number">${amountText(line.amount, lang)}</span>
       </p>
-      <p lang="en">${line.text}</p>
+      <p>${this.renderSaid(lineSaid(line, this.words))}</p>
       ${line.rules.length
         ? html`<ol class="rules" aria-label=${t.rules}>
-            ${line.rules.map((rule) => this.renderRule(rule))}
+            ${line.rules.map((rule) => this.renderRule(rule, line.outcome))}
           </ol>`
         : nothing}
     </li>`;
   }
 
-  private renderRule(rule: ExplainedRule): TemplateResult {
+  private renderRule(rule: ExplainedRule, outcome: string): TemplateResult {
     const { t } = this.words;
     const mark = rule.holds
       ? svg`<path d="M5 10.5l3.2 3.2L15 7" />`
@@ -167,8 +174,14 @@ class ExplainView extends View<Explanation> {
       <svg viewBox="0 0 20 20" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round">
         ${mark}
       </svg>
-      <span><span class="unseen">${rule.holds ? t.ruleHolds : t.ruleFails}: </span><span lang="en">${rule.text}</span></span>
+      <span><span class="unseen">${rule.holds ? t.ruleHolds : t.ruleFails}: </span>${this.renderSaid(ruleSaid(rule, outcome, this.words))}</span>
     </li>`;
+  }
+
+  private renderSaid({ text, lang, found }: Said): TemplateResult {
+    return html`<span lang=${lang ?? nothing}>${text}</span>${found === null
+        ? nothing
+        : html` <span class="found" lang="en">${found}</span>`}`;
   }
 
   private search(event: SubmitEvent): void {

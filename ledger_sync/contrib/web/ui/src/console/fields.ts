@@ -30,9 +30,9 @@ export function ledgerField(
   </label>`;
 }
 
-export function dateField({ t }: Words, chosen: string, onChange: (date: string) => void): TemplateResult {
+export function dateField(name: string, chosen: string, onChange: (date: string) => void): TemplateResult {
   return html`<label class="field"
-    >${t.asOf}
+    >${name}
     <input type="date" .value=${chosen} @change=${(event: Event) => onChange((event.target as HTMLInputElement).value)} />
   </label>`;
 }

@@ -6,6 +6,7 @@ import type { OpenItem } from "../core/types";
 import { named } from "../i18n";
 import { define } from "../ui/piece";
 import { dateField, ledgerField } from "./fields";
+import { partyLink } from "./party";
 import { hashOf } from "./route";
 import { View } from "./view";
 
@@ -56,7 +57,7 @@ class ItemsView extends View<{ items: OpenItem[]; more: boolean }> {
     return html`<h2>${t.itemsTitle}</h2>
       <div class="filters">
         ${ledgerField(this.words, this.ledgers, this.ledger, (ledger) => this.go("items", { ...chosen, ledger }))}
-        ${dateField(this.words, this.asOf, (asOf) => this.go("items", { ...chosen, asOf }))}
+        ${dateField(t.asOf, this.asOf, (asOf) => this.go("items", { ...chosen, asOf }))}
         <label class="check">
           <input
             type="checkbox"
@@ -102,10 +103,10 @@ class ItemsView extends View<{ items: OpenItem[]; more: boolean }> {
   private renderItem(item: OpenItem): TemplateResult {
     const { t, lang } = this.words;
     return html`<tr>
-      <th scope="row">
-        ${named(t.itemKinds, item.kind)} <span class="nowrap">${item.invoice_number ?? `${item.source_type} ${item.source_id}`}</span>
+      <th scope="row" class="nowrap">
+        ${named(t.itemKinds, item.kind)} ${item.invoice_number ?? `${item.source_type} ${item.source_id}`}
       </th>
-      <td>${item.party_name ?? item.party_id ?? "–"} <span class="soft small nowrap">${item.party_number}</span></td>
+      <td class="name">${partyLink(item, this.asOf)}</td>
       <td class="nowrap">
         ${item.voucher === null ? "–" : html`<a href=${hashOf("explain", { q: item.voucher })}>${item.voucher}</a>`}
       </td>

@@ -69,7 +69,7 @@ class ProofView extends View<Proof> {
         <p class="soft">${t.proofLead} ${t.waterfallLead}</p>
       </div>
       <div class="filters">
-        ${dateField(this.words, this.asOf, (asOf) => this.go("proof", { asOf }))}
+        ${dateField(t.asOf, this.asOf, (asOf) => this.go("proof", { asOf }))}
         <button @click=${this.reload}>${t.reload}</button>
       </div>`;
   }

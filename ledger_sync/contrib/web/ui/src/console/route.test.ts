@@ -9,6 +9,12 @@ it("reads what it writes", () => {
   expect(new URLSearchParams(routeOf(hashOf("explain", { q: "B&17?/2026" })).query).get("q")).toBe("B&17?/2026");
 });
 
+it("takes a party whatever its id, and one that is cut off as it is", () => {
+  const hash = hashOf("statement", { ledger: "supplier", since: "", until: "2026-01-31" }, "Å/7 %");
+  expect(routeOf(hash)).toEqual({ page: "statement", id: "Å/7 %", query: "ledger=supplier&until=2026-01-31" });
+  expect(routeOf("#/statement/%C3")).toEqual({ page: "statement", id: "%C3", query: "" });
+});
+
 it("falls back to the first page", () => {
   expect(routeOf("").page).toBe("runs");
   expect(routeOf("#/nowhere").page).toBe("runs");

@@ -1,9 +1,12 @@
+/** The pages that one goes to by themselves. */
 export const PAGES = ["runs", "proof", "ageing", "items", "explain"] as const;
-export type Page = (typeof PAGES)[number];
+/** Those, and the one that is about a party. */
+const ALL_PAGES = [...PAGES, "statement"] as const;
+export type Page = (typeof ALL_PAGES)[number];
 
 export interface Route {
   page: Page;
-  /** What follows the page: the number of a run. */
+  /** What follows the page: the number of a run, or a party. */
   id: string | null;
   query: string;
 }
@@ -12,9 +15,18 @@ export interface Route {
 export function routeOf(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
   const [page, id] = path.split("/", 2);
-  const found = PAGES.find((each) => each === page);
+  const found = ALL_PAGES.find((each) => each === page);
   if (!found) return { page: PAGES[0], id: null, query: "" };
-  return { page: found, id: id ? decodeURIComponent(id) : null, query };
+  return { page: found, id: id ? decoded(id) : null, query };
+}
+
+/** What a part of a hash stands for; one that somebody has cut off in the middle of a character, as it is. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 export type Params = Record<string, string | boolean | null>;

@@ -90,7 +90,7 @@ class RunsView extends View<Run[]> {
       <td class="number">${countText(total(run.skipped), lang)}</td>
       <td class="number">${countText(run.errors, lang)}</td>
       <td class="number">${run.linesPerSecond === null ? "–" : rateText(run.linesPerSecond, lang)}</td>
-      <td>${this.renderProof(run.clean)}</td>
+      <td class="nowrap">${this.renderProof(run.clean)}</td>
       <td>${run.actor ?? "–"}</td>
     </tr>`;
   }

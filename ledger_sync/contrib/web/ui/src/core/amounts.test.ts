@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { amountText, countText, isZero, percentText, rateText, sumAmounts } from "./amounts";
+import { amountText, countText, isZero, percentText, rateText, spanOf, sumAmounts } from "./amounts";
 
 describe("amountText", () => {
   it.each([
@@ -58,4 +58,8 @@ describe("numbers", () => {
     expect(isZero("-0.00")).toBe(true);
     expect(isZero("0.01")).toBe(false);
   });
+});
+
+it("writes a span of days as people do", () => {
+  expect([spanOf("1-30"), spanOf("over 90")]).toEqual(["1–30", "Over 90"]);
 });

@@ -40,6 +40,12 @@ export function rateText(rate: number, lang: Lang): string {
   return rate >= 10 ? countText(Math.round(rate), lang) : rate.toFixed(1).replace(".", MARKS[lang].point);
 }
 
+/** A span of days as the server names it, such as `1-30` or `over 90`, with the dash that people write. */
+export function spanOf(days: string): string {
+  const dashed = days.replace("-", "\u2013");
+  return dashed.charAt(0).toUpperCase() + dashed.slice(1);
+}
+
 /** The exact sum of amounts. */
 export function sumAmounts(amounts: readonly string[]): string {
   const parsed = amounts.map((amount) => AMOUNT.exec(amount.trim()));

@@ -12,6 +12,7 @@ import {
   type Run,
   type Session,
   type StartRequest,
+  type Statement,
 } from "./types";
 
 type Query = Record<string, string | number | boolean | null | undefined>;
@@ -87,6 +88,13 @@ export class Api {
 
   ageing(of: { ledger: string; asOf: string | null }, signal?: AbortSignal): Promise<Ageing> {
     return this.get("ageing", of, signal);
+  }
+
+  statement(
+    of: { ledger: string; party: string; since: string | null; until: string | null },
+    signal?: AbortSignal,
+  ): Promise<Statement> {
+    return this.get("statement", of, signal);
   }
 
   private get<T>(path: string, query: Query, signal?: AbortSignal): Promise<T> {

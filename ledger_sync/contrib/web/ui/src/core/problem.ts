@@ -30,6 +30,11 @@ export class Problem extends Error implements ProblemText {
   }
 }
 
+/** What was open to us is so no longer: the token has ended. */
+export class Expired extends Error {
+  override readonly name = "Expired";
+}
+
 /** No answer at all. */
 export class Unreachable extends Error {
   override readonly name = "Unreachable";

@@ -203,6 +203,28 @@ export interface Ageing {
   rows: AgeingRow[];
 }
 
+export interface Movement {
+  entry_date: string;
+  voucher: string | null;
+  kind: string;
+  invoice_number: string | null;
+  due_date: string | null;
+  currency: string;
+  currency_amount: Amount | null;
+  amount: Amount;
+  balance: Amount;
+}
+
+export interface Statement {
+  ledger: string;
+  party_id: string | number;
+  party_number: string | null;
+  party_name: string | null;
+  opening: Amount;
+  movements: Movement[];
+  closing: Amount;
+}
+
 export interface ExplainedRule {
   name: string;
   holds: boolean;

@@ -2,6 +2,7 @@ import { css, html, nothing, type TemplateResult } from "lit";
 import { property, state } from "lit/decorators.js";
 import type { Link } from "../core/follower";
 import { define, Piece } from "../ui/piece";
+import { kindOf } from "../ui/problem-note";
 import { base, controls } from "../ui/theme";
 
 /** Says that the live connection is gone or that nobody answers, and when the next try is. Fires `retry`. */
@@ -57,7 +58,7 @@ class LinkNote extends Piece {
         const seconds = Math.max(0, Math.ceil((link.retryAt - this.now) / 1_000));
         return html`<div class="notice bad">
           <div>
-            <strong role="alert">${link.problem ? html`<span lang="en">${link.problem.title}</span>` : t.unreachable}</strong>
+            <strong role="alert">${link.problem ? kindOf(link.problem, this.words) : t.unreachable}</strong>
             <p>${t.nextTry(seconds)} ${this.showing ? t.unreachableRun : nothing}</p>
           </div>
           <button @click=${this.retry}>${t.tryNow}</button>

@@ -241,6 +241,7 @@ export class LedgerSyncModal extends Whole {
 
         footer button {
           flex: 1 1 auto;
+          padding-inline: 0.6rem;
         }
       }
     `,
@@ -512,8 +513,7 @@ export class LedgerSyncModal extends Whole {
 
   private announce(payload: Payload): void {
     if (!this.open || !this.announcer.due(`${payload.state} ${payload.step} ${payload.command}`)) return;
-    const { text } = messageOf(payload, this.words);
-    this.announced = this.words.t.valueText(payload.progress, text);
+    this.announced = this.words.t.valueText(payload.progress, messageOf(payload, this.words));
   }
 
   // -- what a person does

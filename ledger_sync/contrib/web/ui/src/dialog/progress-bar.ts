@@ -78,6 +78,13 @@ class ProgressBar extends Piece {
         animation: sheen 2.4s ease-in-out infinite;
       }
 
+      /* a sheen that stands still would look like a fault of the bar */
+      @media (prefers-reduced-motion: reduce) {
+        .live .fill::after {
+          content: none;
+        }
+      }
+
       @keyframes sheen {
         from {
           transform: translateX(-100%);
@@ -115,7 +122,7 @@ class ProgressBar extends Piece {
     return html`
       <div class="head">
         <span class="percent" aria-hidden="true">${percentText(payload.progress, lang)}</span>
-        <span class="message" lang=${message.lang}>${message.text}</span>
+        <span class="message">${message}</span>
       </div>
       <div
         class="track ${this.live && payload.state === "running" ? "live" : ""}"
@@ -124,7 +131,7 @@ class ProgressBar extends Piece {
         aria-valuemin="0"
         aria-valuemax="100"
         aria-valuenow=${payload.progress}
-        aria-valuetext=${t.valueText(payload.progress, message.text)}
+        aria-valuetext=${t.valueText(payload.progress, message)}
       >
         <div class="fill ${payload.state}" ${cssom({ "--told": `${Math.min(100, Math.max(0, payload.progress))}%` })}></div>
       </div>

@@ -32,6 +32,10 @@ class StartForm extends Piece {
         gap: 0.8rem;
       }
 
+      #dates {
+        margin-block-start: 0.4rem;
+      }
+
       fieldset {
         display: grid;
         gap: 0.3rem;

@@ -1,4 +1,4 @@
-import { countText, percentText } from "../core/amounts";
+import { countText, percentText, spanOf } from "../core/amounts";
 
 const n = (count: number): string => countText(count, "en");
 const s = (count: number, one: string, many: string): string => `${n(count)} ${count === 1 ? one : many}`;
@@ -60,6 +60,12 @@ export const en = {
   stepStates: { done: "done", active: "in progress", waiting: "waiting" } as Record<string, string>,
   steps: "Steps",
   linesOf: (step: string, processed: number, total: number) => `${step}: ${n(processed)} of ${n(total)} lines`,
+  held: "Held for the moment.",
+  ended: "Done.",
+  endedProved: "Done: the books are proved.",
+  endedWithErrors: (count: number) => `Done, with ${s(count, "error", "errors")}.`,
+  endedPaused: "Paused. Resume goes on from here.",
+  endedCancelled: "Cancelled. What is written stays.",
   stepCounts: {
     processed: (count: number) => s(count, "line", "lines"),
     synced: (count: number) => `${n(count)} written`,
@@ -128,6 +134,19 @@ export const en = {
   expiredText: "Sign in again to go on following. The sync itself goes on.",
   noToken: "No token was given.",
   problem: "Something went wrong",
+  problems: {
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not in the books",
+    409: "That can’t be done now",
+    413: "Too much at once",
+    415: "Refused",
+    422: "Refused",
+    429: "Too many requests",
+    500: "Something went wrong on the server",
+    502: "No answer that could be read",
+    503: "The server can’t do that just now",
+  } as Record<string, string>,
   remedy: "What to do:",
 
   // names that the server uses as keys
@@ -163,6 +182,8 @@ export const en = {
   } as Record<string, string>,
   /** Empty: the server's own English is shown. */
   meanings: {} as Record<string, readonly [meaning: string, nextStep: string]>,
+  /** By a rule's name: what is said when it holds, and when it doesn't. Empty: the server's own English is shown. */
+  ruleTexts: {} as Record<string, readonly [holds: string, fails: string]>,
   documents: {
     vendor_invoice: "vendor invoice",
     customer_invoice: "customer invoice",
@@ -205,7 +226,7 @@ export const en = {
   language: "Language",
   signedInAs: (name: string) => `Signed in as ${name}`,
   nav: "Pages",
-  pages: { runs: "Runs", proof: "Proof", ageing: "Ageing", items: "Open items", explain: "Explain" },
+  pages: { runs: "Runs", proof: "Proof", ageing: "Ageing", items: "Open items", explain: "Explain", statement: "Statement" },
   reload: "Reload",
   ledger: "Ledger",
   asOf: "As of date",
@@ -266,7 +287,7 @@ export const en = {
   ageingTitle: "Ageing",
   ageingEmpty: "Nothing is open in this ledger.",
   notDue: "Not due",
-  bucket: (days: string) => `${days} days`,
+  bucket: (days: string) => `${spanOf(days)} days`,
   credits: "Credits",
   total: "Total",
   party: "Party",
@@ -289,6 +310,17 @@ export const en = {
     state: "State",
   },
 
+  statementTitle: "Statement",
+  statementIdle: "Choose a party under open items or ageing.",
+  statementEmpty: "This party has nothing in this ledger up to the end of the period.",
+  backToItems: "All open items",
+  partyNumber: (number: string) => `No. ${number}`,
+  openingBalance: (date: string) => (date ? `Opening balance, ${date}` : "Opening balance"),
+  movements: (count: number) => s(count, "movement", "movements"),
+  movementsNone: "Nothing happened in this period.",
+  closingBalance: (date: string) => (date ? `Closing balance, ${date}` : "Closing balance"),
+  balance: "Balance",
+
   explainTitle: "Why has my invoice no row?",
   explainLead: "Type a voucher (B-17/2026), an invoice number, or a document (vendor_invoice:8907).",
   explainLabel: "Voucher, invoice number or document",
@@ -298,6 +330,13 @@ export const en = {
   entryFacts: (date: string, status: string, source: string | null) =>
     `${date}, ${status}, ${source === null ? "no source" : `source ${source}`}`,
   lineTitle: (line: number | null, account: string) => (line === null ? `Account ${account}` : `Line ${line}, account ${account}`),
+  noEntryNames: (subject: string) =>
+    `No journal entry names ${subject}, so nothing could be written for it. Post it, or link the line that it was posted by.`,
+  noControlLine: (vouchers: string) => `No line of voucher ${vouchers} is on a control account.`,
+  noControlAccount: (account: string) => `${account} is not a control account, so there is nothing to write.`,
+  hasItem: (ledger: string, amount: string, left: string) => `${ledger}: an open item of ${amount}, ${left} of it open.`,
+  noItem: (meaning: string, nextStep: string) => `No open item: ${meaning}. ${nextStep}`,
+  itemDiffers: "The open item differs from the line.",
   rules: "Rules, in the order in which they are asked",
   ruleHolds: "holds",
   ruleFails: "does not hold",

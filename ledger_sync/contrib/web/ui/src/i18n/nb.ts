@@ -1,4 +1,4 @@
-import { countText, percentText } from "../core/amounts";
+import { countText, percentText, spanOf } from "../core/amounts";
 import type { Texts } from "./en";
 
 const n = (count: number): string => countText(count, "nb");
@@ -58,6 +58,12 @@ export const nb: Texts = {
   stepStates: { done: "ferdig", active: "pågår", waiting: "venter" },
   steps: "Trinn",
   linesOf: (step, processed, total) => `${step}: ${n(processed)} av ${n(total)} linjer`,
+  held: "Holdes igjen inntil videre.",
+  ended: "Ferdig.",
+  endedProved: "Ferdig: bøkene er avstemt.",
+  endedWithErrors: (count) => `Ferdig, med ${n(count)} feil.`,
+  endedPaused: "Satt på pause. «Fortsett» tar opp tråden her.",
+  endedCancelled: "Avbrutt. Det som er skrevet, blir stående.",
   stepCounts: {
     processed: (count) => s(count, "linje", "linjer"),
     synced: (count) => `${n(count)} skrevet`,
@@ -125,6 +131,19 @@ export const nb: Texts = {
   expiredText: "Logg inn på nytt for å følge med videre. Selve synkroniseringen fortsetter.",
   noToken: "Det er ikke oppgitt noe token.",
   problem: "Noe gikk galt",
+  problems: {
+    401: "Ikke logget inn",
+    403: "Ikke tillatt",
+    404: "Finnes ikke i bøkene",
+    409: "Det går ikke akkurat nå",
+    413: "For mye på én gang",
+    415: "Avvist",
+    422: "Avvist",
+    429: "For mange forespørsler",
+    500: "Noe gikk galt på serveren",
+    502: "Fikk ikke noe svar som kunne leses",
+    503: "Serveren får ikke gjort det akkurat nå",
+  },
   remedy: "Hva du kan gjøre:",
 
   kindNames: {
@@ -228,6 +247,23 @@ export const nb: Texts = {
       "Spør betaleren, eller utlign den for hånd; et siffer blir aldri gjettet.",
     ],
   },
+  ruleTexts: {
+    control_account: ["Kontoen er en reskontrokonto.", "Kontoen er ikke en reskontrokonto."],
+    draft: ["Posteringen er bokført.", "Posteringen er en kladd."],
+    before_cutover: [
+      "Den ligger ikke før noen skjæringsdato.",
+      "Den, eller fakturaen som den gjør opp, ligger før skjæringsdatoen.",
+    ],
+    manual: ["Den har en kilde.", "Verken posteringen eller en knytning av linjen nevner noen kilde."],
+    unsupported_source: ["Kontoen tar denne typen kilde.", "Kontoen tar ikke denne typen kilde."],
+    source_not_found: ["Kilden finnes.", "Kilden finnes ikke i disse bøkene."],
+    zero_amount: ["Beløpet er ikke null.", "Beløpet er null."],
+    not_adopted: [
+      "Den venter ikke på noen rad fra tidligere.",
+      "Rader fra tidligere for samme postering kjenner ikke linjene sine ennå.",
+    ],
+    written: ["Raden står i reskontroen.", "Den skulle hatt en rad i reskontroen og har ingen."],
+  },
   documents: {
     vendor_invoice: "leverandørfaktura",
     customer_invoice: "kundefaktura",
@@ -269,7 +305,7 @@ export const nb: Texts = {
   language: "Språk",
   signedInAs: (name) => `Logget inn som ${name}`,
   nav: "Sider",
-  pages: { runs: "Kjøringer", proof: "Avstemming", ageing: "Aldersfordeling", items: "Åpne poster", explain: "Forklaring" },
+  pages: { runs: "Kjøringer", proof: "Avstemming", ageing: "Aldersfordeling", items: "Åpne poster", explain: "Forklaring", statement: "Kontoutskrift" },
   reload: "Last på nytt",
   ledger: "Reskontro",
   asOf: "Per dato",
@@ -330,7 +366,7 @@ export const nb: Texts = {
   ageingTitle: "Aldersfordeling",
   ageingEmpty: "Ingenting er åpent i denne reskontroen.",
   notDue: "Ikke forfalt",
-  bucket: (days) => `${days} dager`,
+  bucket: (days) => `${spanOf(days)} dager`,
   credits: "Kreditposter",
   total: "I alt",
   party: "Part",
@@ -353,6 +389,17 @@ export const nb: Texts = {
     state: "Tilstand",
   },
 
+  statementTitle: "Kontoutskrift",
+  statementIdle: "Velg en part under åpne poster eller aldersfordeling.",
+  statementEmpty: "Denne parten har ingenting i denne reskontroen frem til slutten av perioden.",
+  backToItems: "Alle åpne poster",
+  partyNumber: (number) => `Nr. ${number}`,
+  openingBalance: (date) => (date ? `Inngående saldo, ${date}` : "Inngående saldo"),
+  movements: (count) => s(count, "bevegelse", "bevegelser"),
+  movementsNone: "Ingenting skjedde i denne perioden.",
+  closingBalance: (date) => (date ? `Utgående saldo, ${date}` : "Utgående saldo"),
+  balance: "Saldo",
+
   explainTitle: "Hvorfor har fakturaen min ingen rad?",
   explainLead: "Skriv et bilag (B-17/2026), et fakturanummer eller et dokument (vendor_invoice:8907).",
   explainLabel: "Bilag, fakturanummer eller dokument",
@@ -361,6 +408,13 @@ export const nb: Texts = {
   entryTitle: (voucher) => `Bilag ${voucher}`,
   entryFacts: (date, status, source) => `${date}, ${status}, ${source === null ? "uten kilde" : `kilde ${source}`}`,
   lineTitle: (line, account) => (line === null ? `Konto ${account}` : `Linje ${line}, konto ${account}`),
+  noEntryNames: (subject) =>
+    `Ingen postering nevner ${subject}, så ingenting kunne skrives for den. Bokfør den, eller knytt den til linjen som den ble bokført med.`,
+  noControlLine: (vouchers) => `Ingen linje i bilag ${vouchers} er på en reskontrokonto.`,
+  noControlAccount: (account) => `${account} er ikke en reskontrokonto, så det er ingenting å skrive.`,
+  hasItem: (ledger, amount, left) => `${ledger}: en åpen post på ${amount}, der ${left} er åpent.`,
+  noItem: (meaning, nextStep) => `Ingen åpen post: ${meaning}. ${nextStep}`,
+  itemDiffers: "Den åpne posten avviker fra linjen.",
   rules: "Reglene, i den rekkefølgen de blir spurt",
   ruleHolds: "holder",
   ruleFails: "holder ikke",

@@ -327,6 +327,16 @@ export const controls = css`
     font-weight: 600;
   }
 
+  tbody .soft {
+    font-weight: 400;
+  }
+
+  /* names would rather have the table scroll than stand one word to a line */
+  th.name,
+  td.name {
+    min-width: 11rem;
+  }
+
   th.number,
   td.number {
     text-align: end;
