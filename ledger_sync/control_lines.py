@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, case, false, literal, or_, type_coerce
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, false, literal, or_, type_coerce
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Document, Entity, Ledger, attribute
-from ledger_sync.dialects import all_digits, characters
+from ledger_sync.dialects import all_digits, among, characters
 from ledger_sync.models.types import Money
 from ledger_sync.settings import ControlAccount, Settings
 
@@ -30,6 +30,16 @@ class Lines:
 
 
 Restriction = Callable[[Lines], Iterable[Bool]]
+
+
+@dataclass(frozen=True)
+class OfKeys:
+    """The restriction to the lines whose keys a SELECT gives."""
+
+    keys: Select[Any]
+
+    def __call__(self, lines: Lines) -> list[Bool]:
+        return [among(attribute(lines.line, "id"), self.keys)]
 
 
 def voucher_text(row: Any) -> str:

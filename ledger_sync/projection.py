@@ -12,6 +12,7 @@ the library do not know their lines, a line without a row waits for those of its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -35,6 +36,7 @@ from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attr
 from ledger_sync.control_lines import (
     Bool,
     Lines,
+    OfKeys,
     Restriction,
     debit_less_credit,
     is_one_of,
@@ -43,9 +45,9 @@ from ledger_sync.control_lines import (
     source_types,
 )
 from ledger_sync.cut_over import before_cut_over, entry_before
-from ledger_sync.dialects import normalised, text_of, unindexed, worked_out_first
+from ledger_sync.dialects import likely, normalised, text_of, unindexed, worked_out_first
 from ledger_sync.naming import named_invoice, target_of
-from ledger_sync.settings import Settings
+from ledger_sync.settings import ControlAccount, Settings
 
 REASONS: Final = (
     "draft",
@@ -167,11 +169,17 @@ def _sourced(binding: Binding, settings: Settings, ledger: Ledger, where: Restri
         .join(entry, entry.id == line.general_ledger_id)
         .outerjoin(link, link.line_id == line.id)
         .outerjoin(old, old.c.line_id == line.id)
-        .where(on_accounts(attribute(line, "account_number"), controls))
+        .where(_of_ledger(line, controls, where))
     )
     if where is not None:
         query = query.where(*where(Lines(line, entry)))
     return query.subquery("sourced")
+
+
+def _of_ledger(line: Entity, controls: Sequence[ControlAccount], where: Restriction | None) -> Bool:
+    """Whether a line is a control line of the ledger. Of lines that are known by their keys, most are."""
+    on_them = on_accounts(attribute(line, "account_number"), controls)
+    return likely(on_them) if isinstance(where, OfKeys) else on_them
 
 
 def _mirrored(binding: Binding, settings: Settings, ledger: Ledger, where: Restriction | None) -> Subquery:
@@ -214,7 +222,7 @@ def _mirrored(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
         )
         .outerjoin(link, link.line_id == old_line.id)
         .where(attribute(entry, "reverses_id").is_not(None))
-        .where(on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)))
+        .where(_of_ledger(line, settings.of_ledger(ledger.name), where))
     )
     if where is not None:
         query = query.where(*where(Lines(line, entry)))

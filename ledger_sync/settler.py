@@ -213,7 +213,7 @@ class Settler:
                 self._group(ledger, entity).label("settling_group"),
             )
 
-        is_touched = attribute(item, line_id).in_(touched)
+        is_touched = among(attribute(item, line_id), touched)
         groups = self._groups(ledger, item, is_touched)
         mixed = self._of_both_signs(ledger, groups)
         found = [select(*columns(item)).join(mixed, self._within(ledger, item, mixed)).where(is_touched)]

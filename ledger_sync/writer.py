@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from ledger_sync.attributes import stored
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, Restriction, on_accounts, source_types
+from ledger_sync.control_lines import Lines, OfKeys, Restriction, on_accounts, source_types
 from ledger_sync.dialects import (
     Removal,
     Upsert,
@@ -314,8 +314,7 @@ class Writer:
         return self.binding.once(self.settings, shape, lambda: build(*shape[1:]))
 
     def _touching(self, parts: tuple[str, ...]) -> Restriction:
-        ids = lines_of(self.binding, parts)
-        return lambda lines: [among(attribute(lines.line, "id"), ids)]
+        return OfKeys(lines_of(self.binding, parts))
 
     def _eligible(self, ledger: Ledger, where: Restriction) -> Select[Any]:
         projected = project(self.binding, self.settings, ledger, where).subquery("projected")
@@ -369,7 +368,10 @@ class Writer:
 
     def _insert(self, dialect: str, name: str, parts: tuple[str, ...], rewrite: bool) -> Upsert:
         ledger = self.binding.ledger(name)
-        return self._upsert(dialect, ledger, self._eligible(ledger, self._touching(parts)), rewrite=rewrite)
+        eligible = self._eligible(ledger, self._touching(parts))
+        # whoever writes a row of the same line waits for us: all of them take the lines in one order
+        in_order = eligible.order_by(eligible.selected_columns.general_ledger_line_id)
+        return self._upsert(dialect, ledger, in_order, rewrite=rewrite)
 
     def _delete(self, dialect: str, name: str, parts: tuple[str, ...]) -> Removal:
         ledger = self.binding.ledger(name)

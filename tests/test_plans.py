@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync
 from ledger_sync.mentions import unposted
-from ledger_sync.models import CustomerInvoice, JournalEntry, SourceLink
+from ledger_sync.models import CustomerInvoice, CustomerPayment, JournalEntry, JournalLine, SourceLink
 from ledger_sync.projection import project
 from tests import books
 from tests.benchmarks.books_at_scale import TENANT, analyse, clear, make
-from tests.conftest import make_sqlite
+from tests.conftest import make_sqlite, schema_of_its_own
 from tests.watching import listening
 
 TENANT_INDEX = "ix_general_ledger_tenant_id_entry_date"
@@ -162,3 +163,79 @@ def test_a_live_posting_reads_no_large_table_in_full(
             session.flush()
         session.rollback()
     assert found == []
+
+
+# -- without statistics ------------------------------------------------------------------------------------
+
+
+def rows_handled(node: dict[str, Any]) -> float:
+    """How many rows a plan that was run looked at, whatever became of them."""
+    removed = ("Rows Removed by Filter", "Rows Removed by Join Filter")
+    rows = node["Actual Rows"] + sum(node.get(why, 0) for why in removed)
+    return float(rows * node["Actual Loops"]) + sum(rows_handled(child) for child in node.get("Plans", ()))
+
+
+@contextmanager
+def work_of(engine: Engine) -> Iterator[list[float]]:
+    """How many rows each statement of the block looks at: it is run, rolled back, and run again."""
+    handled: list[float] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if statement.split(maxsplit=1)[0] in {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}:
+            with closing(cursor.connection.cursor()) as other:
+                other.execute("SAVEPOINT explained")
+                other.execute("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement, parameters)
+                ((plan,),) = other.fetchone()
+                other.execute("ROLLBACK TO SAVEPOINT explained")
+            handled.append(rows_handled(plan["Plan"]))
+
+    with listening(engine, "before_cursor_execute", explain):
+        yield handled
+
+
+def flush_of(session: Session, count: int, kind: str) -> None:
+    """So many invoices, or payments that each settle one, in one flush."""
+    of_invoices = kind == "customer_invoice"
+    parties = [books.customer(session, number=f"C{number}") for number in range(count // 5)]
+    made: list[CustomerInvoice | CustomerPayment] = []
+    for number in range(count):
+        values = {"customer": parties[number // 5], "amount": Decimal(100), "payment_reference": f"K{number}"}
+        if of_invoices:
+            invoice = CustomerInvoice(tenant_id="acme", invoice_number=f"N{number}", invoice_date=books.DAY, **values)
+            made.append(invoice)
+        else:
+            made.append(CustomerPayment(tenant_id="acme", payment_date=books.DAY, **values))
+    session.add_all(made)
+    session.flush()
+    debit, credit = (Decimal(100), Decimal(0)) if of_invoices else (Decimal(0), Decimal(100))
+    for number, document in enumerate(made):
+        entry = JournalEntry(tenant_id="acme", voucher_number=f"{kind} {number}", entry_date=books.DAY)
+        entry.source_type, entry.source_id = kind, document.id
+        entry.lines = [
+            JournalLine(account_number="1500", debit=debit, credit=credit),
+            JournalLine(account_number="3000", debit=credit, credit=debit),
+        ]
+        entry.post()
+        session.add(entry)
+
+
+@pytest.mark.parametrize("kind", ["customer_invoice", "customer_payment"])
+def test_without_statistics_the_work_of_a_flush_grows_with_its_size_not_with_the_square(
+    postgresql_url: str, sync: LedgerSync, kind: str
+) -> None:
+    work: dict[int, float] = {}
+    for count in (150, 600):
+        with schema_of_its_own(postgresql_url) as engine:  # tables that were never analysed
+            factory = sessionmaker(engine)
+            sync.attach(factory)
+            if kind == "customer_payment":
+                with factory() as session:
+                    flush_of(session, count, "customer_invoice")
+                    session.commit()
+            with factory() as session:
+                flush_of(session, count, kind)
+                with work_of(engine) as handled:
+                    session.flush()
+                session.rollback()
+            work[count] = sum(handled)
+    assert work[600] < 6 * work[150]

@@ -101,6 +101,20 @@ class unindexed(_Condition, _Spelled):  # noqa: N801
     spellings: ClassVar = {"": "({})", "sqlite": "+({})", "postgresql": "(({}) IS TRUE)"}
 
 
+class likely(_Condition, _Spelled):  # noqa: N801
+    """A condition on rows that are known by their keys, most of which fulfil it.
+
+    Without statistics PostgreSQL takes one value of a column for a two-hundredth of the rows: of a flush's lines, of
+    which it expects ten, none was then expected on a control account, and what is joined with none may be read in full
+    for each (measured: 51 seconds for a thousand payments into new tables, and 0.6 since).
+    """
+
+    name = "likely"
+    inherit_cache = True
+    # what becomes of a condition within it the planner does not ask, and expects half of the rows
+    spellings: ClassVar = {"": "({})", "postgresql": "COALESCE({}, false)"}
+
+
 def worked_out_first(query: Select[Any]) -> Select[Any]:
     """A SELECT of distinct rows, for a place among other tables, that is worked out before them.
 
