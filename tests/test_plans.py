@@ -25,6 +25,7 @@ from ledger_sync.projection import project
 from tests import books
 from tests.benchmarks.books_at_scale import TENANT, analyse, clear, make
 from tests.conftest import make_sqlite, schema_of_its_own
+from tests.outcomes import fill
 from tests.watching import listening
 
 TENANT_INDEX = "ix_general_ledger_tenant_id_entry_date"
@@ -239,3 +240,19 @@ def test_without_statistics_the_work_of_a_flush_grows_with_its_size_not_with_the
                 session.rollback()
             work[count] = sum(handled)
     assert work[600] < 6 * work[150]
+
+
+@pytest.mark.parametrize("counted_from", [5, 1_000])
+def test_a_run_has_postgresql_count_what_it_wrote_for_a_tenant_when_that_is_much(
+    postgresql_engine: Engine, monkeypatch: pytest.MonkeyPatch, counted_from: int
+) -> None:
+    """A tenant that the planner takes for one row is proved in time with the square of the books."""
+    monkeypatch.setattr("ledger_sync.closing.COUNTED_FROM", counted_from)
+    made = sessionmaker(postgresql_engine)
+    fill(made, "acme", 12)
+    with postgresql_engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE pg_class SET reltuples = -1 WHERE oid = CAST('supplier_ledger' AS regclass)")
+    LedgerSync().backfill(made, tenant_id="acme")
+    known = "SELECT reltuples FROM pg_class WHERE oid = CAST('supplier_ledger' AS regclass)"
+    with postgresql_engine.connect() as connection:
+        assert connection.scalar(text(known)) == (12 if counted_from == 5 else -1)
