@@ -26,6 +26,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
 
 from ledger_sync import LedgerSync
 from ledger_sync.dialects import masked, open_engine
@@ -207,7 +208,7 @@ def postgresql_url() -> str:
 def schema_of_its_own(postgresql_url: str) -> Iterator[Engine]:
     """An engine on a new schema with all tables, which is dropped in the end."""
     schema = f"ledger_sync_{uuid4().hex[:12]}"
-    admin = create_engine(postgresql_url)
+    admin = create_engine(postgresql_url, poolclass=NullPool)  # the server may have been another one meanwhile
     with admin.begin() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     engine = open_engine(postgresql_url, pool_size=10, query_cache_size=CACHED)

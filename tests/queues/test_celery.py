@@ -11,6 +11,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from ledger_sync import LedgerSync, RunReport
 from ledger_sync.contrib import celery as on_celery
 from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
 from tests.budget import at_length
-from tests.conftest import schema_of_its_own
+from tests.conftest import embedded_server, schema_of_its_own
 from tests.outcomes import counts, fill, wiped, written
 from tests.queues.nursery import environment, shift
 from tests.queues.places import SMALL, Site, lines_of, until
@@ -225,3 +226,21 @@ def test_a_redis_that_is_killed_in_mid_run_is_outlived(postgresql_url: str, tmp_
             assert site.outcome(run_id) == expected
     finally:
         server.kill()
+
+
+def test_a_postgresql_that_is_stopped_at_once_in_mid_run_is_outlived(redis_url: str, tmp_path: Path) -> None:
+    """Celery's workers stay; what they had not committed is done again when the server is back."""
+    folder = Path(tempfile.mkdtemp(prefix="ledger_sync_celery_"))
+    with embedded_server(folder / "data") as server:
+        for site in at_site(server.url, redis_url, tmp_path, lease=1, slice=0.02):
+            expected = site.expected()
+            site.working.start("beat", tmp_path / "beat")
+            site.working.start("celery")
+            run_id = site.queue.start(tenant_id="acme")
+            site.begun(run_id)
+            server.stop_at_once()
+            server.start()
+            site.factory.kw["bind"].dispose()  # what the pool holds are connections to the server that was
+            assert site.report(run_id).state == "running", "it was over too soon"
+            assert site.outcome(run_id) == expected
+    shutil.rmtree(folder, ignore_errors=True)
