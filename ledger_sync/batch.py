@@ -15,7 +15,7 @@ from ledger_sync.backfill import Backfills, Staff, Watching
 from ledger_sync.binding import Binding
 from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
 from ledger_sync.failures import Failure, failures
-from ledger_sync.progress import OnProgress, Progress, RunReport
+from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport
 from ledger_sync.repair import Repair
 from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer, tenants_in
 from ledger_sync.settings import Settings
@@ -290,13 +290,17 @@ class Batch(Books):
         connection = session.connection(bind_arguments={"mapper": inspect(self.binding.error)})
         return failures(connection, self.binding, self._one(tenant_id), run_id=run_id, resolved=resolved, limit=limit)
 
-    def tenants(self, session: Session) -> tuple[Any, ...]:
-        """Those who have journal entries, in order; of a host without tenants the one that it has, None. Reads only."""
+    def tenants(self, session: Session, tenant_id: Any = None) -> tuple[Any, ...]:
+        """Which tenants have journal entries, in order: of ``ALL_TENANTS``, or whether the one that is named has.
+
+        Of a host without tenants the one that it has, which is called None. Reads only.
+        """
+        whose = self._whose(tenant_id)
         if not self.binding.has_tenants:
             return (None,)
-        return tuple(
-            tenants_in(session.connection(bind_arguments={"mapper": inspect(self.binding.entry)}), self.binding)
-        )
+        connection = session.connection(bind_arguments={"mapper": inspect(self.binding.entry)})
+        found = tenants_in(connection, self.binding)
+        return tuple(one for one in found if isinstance(whose, AllTenants) or one == whose)
 
     def _connection(self, session: Session) -> Connection:
         return session.connection(bind_arguments={"mapper": inspect(self.binding.run)})

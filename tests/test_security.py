@@ -26,15 +26,17 @@ import pytest
 from blinker import Signal
 from pydantic import BaseModel
 from socketio.exceptions import ConnectionRefusedError as RefusedError
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
 import ledger_sync
 from ledger_sync import LedgerSync, LedgerSyncError, Settings, signals
-from ledger_sync.contrib.cli import reading  # noqa: F401 - registers its commands
+from ledger_sync.contrib.cli import reading, running  # noqa: F401 - register their commands
 from ledger_sync.contrib.cli.commands import app
 from ledger_sync.contrib.cli.commands import run as run_command
+from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
 from ledger_sync.contrib.web import Principal, create_app
+from ledger_sync.contrib.web.problems import problem_of
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.failures import SEVERAL_TENANTS
@@ -53,6 +55,7 @@ from tests.books import DAY, entry, vendor, vendor_invoice, vendor_payment
 from tests.budget import pairs
 from tests.conftest import make_sqlite
 from tests.fuzz.saft import VALID
+from tests.queues.inbox import Inbox
 from tests.watching import listening
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
@@ -215,6 +218,7 @@ SAYS: dict[str, list[Callable[[Two, Theirs], object]]] = {
     "check_schema": [lambda two, theirs: two.sync.check_schema(two.engine)],
     "paused": [lambda two, theirs: posted_paused(two, theirs.invoice)],
     "sync_entries": [lambda two, theirs: two.sync.sync_entries(two.session, [theirs.entry])],
+    "tenants": [lambda two, theirs: two.sync.tenants(two.session, "acme")],
     "verify": [lambda two, theirs: two.sync.verify(two.session, "acme")],
     "differences": [lambda two, theirs: two.sync.differences(two.session, "acme")],
     "explain": [
@@ -414,6 +418,7 @@ def test_every_signal_tells_of_one_tenant_at_a_time(two: Two, monkeypatch: pytes
         assert sorted(session.scalars(select(SyncError.message))) == [SEVERAL_TENANTS] * 2
         session.commit()
         sync.backfill(factory, tenant_id="acme", on_progress=signalled(sync))
+        Inbox().queue(factory, sync).verify("acme")
     assert [name for name, told_ in said.items() if not told_] == []
     for name, arguments in said.items():
         for argument in arguments:
@@ -448,7 +453,7 @@ COMMANDS: dict[str, list[Callable[[Theirs], list[str]]]] = {
     "init": [lambda theirs: []],
     "demo": [lambda theirs: []],
     "import-saft": [lambda theirs: ["beta.xml"]],
-    "backfill": [lambda theirs: [], lambda theirs: ["--dry-run"]],
+    "backfill": [lambda theirs: [], lambda theirs: ["--dry-run"], lambda theirs: ["--queue", "procrastinate"]],
     "runs": [
         lambda theirs: [],
         lambda theirs: ["--resume", str(theirs.run)],
@@ -462,11 +467,12 @@ COMMANDS: dict[str, list[Callable[[Theirs], list[str]]]] = {
     "open-items": [lambda theirs: ["--include-settled"], lambda theirs: ["--as-of", "2026-03-31"]],
     "ageing": [lambda theirs: []],
     "serve": [lambda theirs: ["--port", "65536"]],  # what it serves: tests/web
+    "worker": [lambda theirs: ["--queue", "procrastinate"]],  # on SQLite; what it works on: tests/queues
     "specification": [lambda theirs: ["supplier"], lambda theirs: ["supplier", "--party", "BETA-V"]],
 }
 """By command: what is typed behind it, as acme."""
 
-WITHOUT_TENANT = {"init", "demo"}
+WITHOUT_TENANT = {"init", "demo", "worker"}
 
 
 def command_names() -> set[str]:
@@ -626,6 +632,28 @@ def log_everything(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sync.backfill(factory, tenant_id=FORGED, on_progress=logged())
     said_if_possible(failing)
     asyncio.run(log_everything_of_the_web(sync, factory))
+    log_everything_of_the_queues(sync, factory)
+
+
+def log_everything_of_the_queues(sync: LedgerSync, factory: sessionmaker[Session]) -> None:
+    """As above, of job queues."""
+    inbox = Inbox()
+    queue = inbox.queue(factory, sync, Schedule(slice_seconds=0.001, workers=1))
+    for _ in range(2):  # it is started, and it is at work already
+        queue.started(tenant=FORGED)
+    queue.advance(2**40)
+    inbox.messages.clear()
+    inbox.answers = False
+    with factory() as session:
+        (run,) = (run for run in sync.runs(session, FORGED) if run.state == "running")
+    assert run.run_id is not None
+    queue.advance(run.run_id)
+    with factory() as session:
+        for change in (select(1), delete(SupplierLedger)):  # the books are clean, and they are not
+            session.execute(change)
+            session.commit()
+            queue.verify(FORGED)
+    problem_of(QueueUnreachableError(FORGED, FORGED))
 
 
 async def log_everything_of_the_web(sync: LedgerSync, factory: sessionmaker[Session]) -> None:
@@ -777,7 +805,12 @@ def test_no_command_prints_the_password_of_its_database(
     typed: Callable[..., tuple[int, str]], command: str, url: str
 ) -> None:
     Path("beta.xml").write_bytes(VALID)
-    more = {"explain": ["17"], "specification": ["supplier"], "import-saft": ["beta.xml"]}
+    more = {
+        "explain": ["17"],
+        "worker": ["--queue", "procrastinate"],
+        "specification": ["supplier"],
+        "import-saft": ["beta.xml"],
+    }
     status, printed = typed(command, *more.get(command, []), "--db", url)
     assert status == 2
     assert SECRET not in printed

@@ -126,7 +126,7 @@ class RunQueue:
         self._send = send
         self._check = check
         self._staff: dict[str, Any] = {"poster": poster, "health": health}
-        self._tenants = sync.tenants if tenants is None else tenants
+        self._tenants = tenants or (lambda session: sync.tenants(session, ALL_TENANTS))
         self._posting = poster is not None
 
     # -- what an application calls ---------------------------------------------------------------------

@@ -368,4 +368,8 @@ def test_a_slice_that_can_only_wait_returns_at_once_if_it_is_told_to(bare: Facto
 
 def test_tenants_are_those_who_have_entries(bare: Factory, small: LedgerSync) -> None:
     with bare() as session:
-        assert small.tenants(session) == TENANTS
+        assert small.tenants(session, ALL_TENANTS) == TENANTS
+        assert small.tenants(session, "beta") == ("beta",)
+        assert small.tenants(session, "nobody") == ()
+        with pytest.raises(ConfigurationError, match="say whose"):
+            small.tenants(session)

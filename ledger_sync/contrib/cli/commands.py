@@ -16,7 +16,7 @@ from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import LedgerSync, LedgerSyncError, Settings
+from ledger_sync import ALL_TENANTS, LedgerSync, LedgerSyncError, Settings
 from ledger_sync.contrib.cli import demo as demo_company
 from ledger_sync.contrib.cli import show
 from ledger_sync.contrib.cli.queueing import DEFAULT_BROKER, Broker, Queue, queue_of
@@ -122,7 +122,7 @@ def tenants_of(sync: LedgerSync, session: Session, tenant: str | None, *, everyb
     """The one tenant of the books, the one that was named, or all of them."""
     if tenant is not None:
         return [tenant]
-    found = list(sync.tenants(session))
+    found = list(sync.tenants(session, ALL_TENANTS))
     if everybody or len(found) == 1:
         return found
     raise UnknownTenantError(found)

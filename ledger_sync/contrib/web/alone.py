@@ -14,7 +14,7 @@ import uvicorn
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from ledger_sync import LedgerSync
+from ledger_sync import ALL_TENANTS, LedgerSync
 from ledger_sync.contrib.web.app import WebApp, create_app
 from ledger_sync.contrib.web.auth import RIGHTS, Principal, with_token
 from ledger_sync.errors import ConfigurationError
@@ -64,7 +64,7 @@ def app_alone(
 
     def everybody() -> tuple[Any, ...]:
         with factory() as session:
-            return sync.tenants(session)
+            return sync.tenants(session, ALL_TENANTS)
 
     async def principal() -> Principal:
         nonlocal known, looked
