@@ -1186,6 +1186,21 @@ def test_a_budget_ends_a_slice_that_the_hosts_health_holds_and_the_reason_stays_
     assert sync.resume(history, run_id).synced == 10
 
 
+def test_a_page_of_runs_is_read_in_two_statements_and_says_what_each_report_says(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    reports = [sync.backfill(history, tenant_id="acme", dry_run=dry) for dry in (True, False, False)]
+    sync.repair(history, tenant_id="acme")
+    asked: list[str] = []
+    with history() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        listed = sync.runs(session, "acme")
+        assert len(asked) == 2
+        assert listed == tuple(sync.report(session, run.run_id or 0) for run in listed)
+    assert [run.run_id for run in listed[1:]] == [report.run_id for report in reversed(reports)]
+
+
 def test_the_list_of_runs_is_of_one_tenant(history: Factory) -> None:
     sync = LedgerSync()
     for tenant in ("acme", "beta", ALL_TENANTS, "acme"):
