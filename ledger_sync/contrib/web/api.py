@@ -287,10 +287,8 @@ class Api:
         tenant = self._tenant(call)
 
         def read(session: Session) -> list[Difference]:
-            chosen = (
-                line
-                for line in self.sync.differences(session, tenant, asked.as_of)
-                if asked.account in {None, line.account_number} and asked.cause in {None, line.cause}
+            chosen = self.sync.differences(
+                session, tenant, asked.as_of, account_number=asked.account, cause=asked.cause
             )
             return list(islice(chosen, asked.limit + 1))
 
@@ -326,7 +324,12 @@ class Api:
         ledgers = None if asked.ledger is None else [self._ledger(asked.ledger)]
         found = await self.books.read(
             lambda s: self.sync.open_items(
-                s, tenant, ledgers=ledgers, as_of=asked.as_of, include_settled=asked.include_settled
+                s,
+                tenant,
+                ledgers=ledgers,
+                as_of=asked.as_of,
+                include_settled=asked.include_settled,
+                limit=asked.limit + 1,
             )
         )
         return Items(items=found[: asked.limit], more=len(found) > asked.limit)
