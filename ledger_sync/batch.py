@@ -261,7 +261,7 @@ class Batch(Books):
         """
         connection = self._connection(session)
         rows = run_rows(connection, self.binding, self._whose(tenant_id), limit, running=running)
-        return tuple(summary.report(connection, self.binding, row.id) for row in rows)
+        return summary.reports(connection, self.binding, rows)
 
     def report(self, session: Session, run_id: int, *, tenant_id: Any = None) -> RunReport:
         """What one run has done so far, or did, whoever works on it. Reads only.

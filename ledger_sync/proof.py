@@ -23,6 +23,7 @@ from sqlalchemy import (
     Subquery,
     func,
     inspect,
+    literal,
     or_,
     select,
 )
@@ -34,7 +35,7 @@ from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, ZERO, compared, left_ov
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import utc_now
+from ledger_sync.models.types import Words, utc_now
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
@@ -235,21 +236,35 @@ def runs_active(session: Session, binding: Binding, tenant_id: Any) -> tuple[Any
 
 
 def differences(
-    session: Session, binding: Binding, settings: Settings, tenant_id: Any, as_of: date | None = None
+    session: Session,
+    binding: Binding,
+    settings: Settings,
+    tenant_id: Any,
+    as_of: date | None = None,
+    *,
+    account_number: str | None = None,
+    cause: str | None = None,
 ) -> Iterator[Difference]:
-    """Every line and row behind the causes, by ledger, account and date; streamed, however many there are."""
+    """Every line and row behind the causes, by ledger, account and date; streamed, however many there are.
+
+    Those of one account, and of one cause, if these are given.
+    """
     begin_snapshot(session, binding)
     for name in settings.ledgers():
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
         c = compared(binding, settings, ledger, dated=as_of is not None).subquery("compared").c
         query = select(*c).where(c.cause.is_not(None))
+        for column, wanted in ((c.account_number, account_number), (c.cause, cause)):
+            if wanted is not None:
+                query = query.where(column == literal(wanted, Words(None)))
         query = query.order_by(c.account_number, c.entry_date, c.general_ledger_line_id)
-        rows = connection.execute(
+        # who reads the first few leaves the rest, and no cursor open on the server
+        with connection.execute(
             query, _parameters(tenant_id, as_of), execution_options={"stream_results": True, "max_row_buffer": 1000}
-        )
-        for row in rows:
-            yield Difference(ledger=name, account_number=row.account_number, cause=row.cause, **_values(row))
+        ) as rows:
+            for row in rows:
+                yield Difference(ledger=name, account_number=row.account_number, cause=row.cause, **_values(row))
 
 
 def _parameters(tenant_id: Any, as_of: date | None) -> dict[str, Any]:

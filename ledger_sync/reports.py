@@ -86,18 +86,22 @@ def open_items(
     party_id: Any = None,
     as_of: date | None = None,
     include_settled: bool = False,
+    limit: int | None = None,
 ) -> tuple[OpenItem, ...]:
-    """The open items of one tenant, by ledger, party and date."""
+    """The open items of one tenant, by ledger, party and date; the first ``limit`` of them."""
     found: list[OpenItem] = []
     for name in settings.ledgers() if ledgers is None else ledgers:
+        if len(found) == limit:
+            break
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        shape = {"dated": as_of is not None, "of_party": party_id is not None}
+        shape = {"dated": as_of is not None, "of_party": party_id is not None, "settled": include_settled}
         key = ("open items", ledger.name, *shape.values())
         query = binding.once(settings, key, lambda: listed(binding, settings, ledger, **shape))  # noqa: B023 - built at once
         parameters = {"tenant": tenant_id, "party": party_id, "as_of": as_of, "caused_on": None}
-        rows = connection.execute(query, parameters)
-        found += [_open_item(ledger, row) for row in rows if row.remaining_amount or include_settled]
+        if limit is not None:
+            query = query.limit(limit - len(found))
+        found += [_open_item(ledger, row) for row in connection.execute(query, parameters)]
     return tuple(found)
 
 
@@ -120,13 +124,20 @@ def items_of_lines(
     return tuple(_open_item(ledger, row) for row in connection.execute(query))
 
 
-def listed(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool, of_party: bool) -> Select[Any]:
-    """The open items, settled or not, of the tenant and party that are bound as ``tenant`` and ``party``."""
+def listed(
+    binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool, of_party: bool, settled: bool = True
+) -> Select[Any]:
+    """The open items, settled or not, of the tenant and party that are bound as ``tenant`` and ``party``.
+
+    Without ``settled``, those that something is left of.
+    """
     source = _Source(binding, settings, ledger, dated=dated)
     party, tenant = attribute(source.item, ledger.party), attribute(source.item, "tenant_id")
     query = source.query.where(tenant == bindparam("tenant", type_=tenant.type))
     if of_party:
         query = query.where(party == bindparam("party", type_=party.type))
+    if not settled:
+        query = query.where(source.left != 0)
     return query.order_by(party, attribute(source.item, "entry_date"), attribute(source.item, "general_ledger_line_id"))
 
 

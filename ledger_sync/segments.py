@@ -29,6 +29,9 @@ from ledger_sync.settings import Settings
 
 Kind = Literal["check", "documents", "lines", "settle", "late", "verify"]
 
+RUNS_AT_ONCE: Final = 500
+"""Runs whose segments one statement asks for: a database takes only so many bound values."""
+
 RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
 """A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
 of their tenant and ledger. ``verify`` makes ``late`` ones when it finds rows missing, and waits for them in turn."""
@@ -141,9 +144,22 @@ def add(connection: Connection, binding: Binding, segments: Sequence[Segment]) -
 
 def all_of(connection: Connection, binding: Binding, run_id: Any) -> list[Segment]:
     """The segments of a run, in order."""
+    return _of_runs(connection, binding, [run_id])
+
+
+def all_of_runs(connection: Connection, binding: Binding, run_ids: Sequence[Any]) -> dict[Any, list[Segment]]:
+    """The segments of each of some runs, in order; one statement for so many runs as a page has."""
+    found: dict[Any, list[Segment]] = {run_id: [] for run_id in run_ids}
+    for first in range(0, len(run_ids), RUNS_AT_ONCE):
+        for segment in _of_runs(connection, binding, run_ids[first : first + RUNS_AT_ONCE]):
+            found[segment.run_id].append(segment)
+    return found
+
+
+def _of_runs(connection: Connection, binding: Binding, run_ids: Sequence[Any]) -> list[Segment]:
     table = segment_table(binding)
-    rows = connection.execute(select(table).where(table.c.run_id == run_id).order_by(table.c.position))
-    return [_segment(row) for row in rows]
+    query = select(table).where(table.c.run_id.in_(run_ids)).order_by(table.c.run_id, table.c.position)
+    return [_segment(row) for row in connection.execute(query)]
 
 
 def _segment(row: Row[Any]) -> Segment:

@@ -137,6 +137,12 @@ def report(connection: Connection, binding: Binding, run_id: Any, proofs: Sequen
     return report_of(run_row(connection, binding, run_id), segments.all_of(connection, binding, run_id), tuple(proofs))
 
 
+def reports(connection: Connection, binding: Binding, runs: Sequence[Row[Any]]) -> tuple[RunReport, ...]:
+    """The reports of a list of runs, whose segments are read together."""
+    parts = segments.all_of_runs(connection, binding, [run.id for run in runs])
+    return tuple(report_of(run, parts[run.id]) for run in runs)
+
+
 def report_of(run: Row[Any], parts: Sequence[Segment], proofs: tuple[Proof, ...] = ()) -> RunReport:
     """The report that a run's row and segments make."""
     return RunReport(

@@ -149,9 +149,29 @@ class LedgerSync(Batch):
             session, self.binding, self.settings, self._one(tenant_id), as_of, with_findings=with_findings
         )
 
-    def differences(self, session: Session, tenant_id: Any = None, as_of: date | None = None) -> Iterator[Difference]:
-        """Every line and row behind the causes of a proof, however many there are; streamed. Reads only."""
-        return proof.differences(session, self.binding, self.settings, self._one(tenant_id), as_of)
+    def differences(
+        self,
+        session: Session,
+        tenant_id: Any = None,
+        as_of: date | None = None,
+        *,
+        account_number: str | None = None,
+        cause: str | None = None,
+    ) -> Iterator[Difference]:
+        """Every line and row behind the causes of a proof, however many there are; streamed. Reads only.
+
+        :param account_number: those of one control account; of every one unless given.
+        :param cause: those of one cause; of every one unless given.
+        """
+        return proof.differences(
+            session,
+            self.binding,
+            self.settings,
+            self._one(tenant_id),
+            as_of,
+            account_number=account_number,
+            cause=cause,
+        )
 
     def explain(self, session: Session, subject: Any, tenant_id: Any = None) -> Explanation:
         """What became of a journal entry or a document, rule by rule. Reads only.
@@ -253,11 +273,13 @@ class LedgerSync(Batch):
         party_id: Any = None,
         as_of: date | None = None,
         include_settled: bool = False,
+        limit: int | None = None,
     ) -> tuple[OpenItem, ...]:
         """The open items of one tenant, by ledger, party and date. Reads only.
 
         :param as_of: what was open at the end of that day, by what is dated until then; now unless given.
         :param include_settled: list paid items as well.
+        :param limit: read the first so many; all of them unless given.
         """
         return reports.open_items(
             session,
@@ -268,6 +290,7 @@ class LedgerSync(Batch):
             party_id=party_id,
             as_of=as_of,
             include_settled=include_settled,
+            limit=limit,
         )
 
     def match(self, session: Session, tenant_id: Any = None) -> Matches:

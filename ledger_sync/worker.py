@@ -34,6 +34,8 @@ class Worker:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.name = segments.worker_name()
+        # a slice that ended while it was held has left its reason
+        self._noted = True
         lines = LineBatches(bench)
         self._closing = Closing(bench)
         self._steps: Mapping[segments.Kind, Callable[[Segment], Segment]] = {
@@ -111,14 +113,16 @@ class Worker:
         options = self.bench.options
         options.on_step()
         self._rest(segment, seconds * self.bench.settings.nice_ratio)
-        held = False
         while options.health is not None and (reason := options.health()) is not None:
-            held = True
+            self._noted = True
             self._keep(segment, reason)
             options.on_step()
-            self._rest(segment, 1.0)
-        if held:
+            # a budget ends a run that is held, too, and leaves the reason to be seen
+            self._look_at_the_clock()
+            self._rest(segment, min(1.0, options.deadline - time.monotonic()))
+        if self._noted:
             self._keep(segment, None)
+            self._noted = False
         self._look_at_the_clock()
 
     def _look_at_the_clock(self) -> None:

@@ -510,6 +510,29 @@ def test_differences_as_of_a_day_leave_later_ones_out(session: Session, sync: Le
     assert [d.entry_date for d in sync.differences(session, "acme", DAY)] == [DAY]
 
 
+def test_differences_of_one_account_or_cause_are_those_of_the_full_list(session: Session, sync: LedgerSync) -> None:
+    for amount in (1, 2):
+        posted(session, amount)
+    for account in ("1500", "2400"):
+        entry(session, account=account)
+    session.commit()
+    first = "(SELECT MIN(id) FROM general_ledger_lines WHERE account_number = '2400')"
+    behind_the_hook(session, f"DELETE FROM supplier_ledger WHERE general_ledger_line_id <> {first}")
+    behind_the_hook(session, "UPDATE supplier_ledger SET general_ledger_line_id = 900")
+    everything = list(sync.differences(session, "acme"))
+    assert {(d.account_number, d.cause) for d in everything} == {
+        ("1500", "manual"),
+        ("2400", "manual"),
+        ("2400", "missing"),
+        ("2400", "orphan"),
+    }
+    for account_number in (None, "1500", "2400", "2401"):
+        for cause in (None, "manual", "missing", "orphan", "no such cause"):
+            assert list(sync.differences(session, "acme", account_number=account_number, cause=cause)) == [
+                d for d in everything if account_number in {None, d.account_number} and cause in {None, d.cause}
+            ]
+
+
 def test_differences_are_of_one_tenant(session: Session, sync: LedgerSync) -> None:
     entry(session, tenant="other")
     session.commit()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync
@@ -169,6 +169,33 @@ def test_open_items_add_up_to_the_subledger_though_a_rows_entry_is_gone(session:
     owed(session)
     behind_the_hook(session, ORPHANED)
     assert sum(item.remaining_amount for item in sync.open_items(session, "acme")) == 100
+
+
+@pytest.mark.parametrize("as_of", [None, TODAY])
+@pytest.mark.parametrize("include_settled", [False, True])
+def test_a_limit_of_open_items_reads_the_first_of_them_and_no_more_rows(
+    session: Session, sync: LedgerSync, as_of: date | None, include_settled: bool
+) -> None:
+    for amount in (10, 20, 30):
+        owed(session, amount)
+    owed(session, 40, payment_reference="KID40")
+    received(session, 40, payment_reference="KID40")
+    entry(session, signed=-50, source=("vendor_invoice", vendor_invoice(session, 50).id))
+    session.commit()
+    given = {"as_of": as_of, "include_settled": include_settled}
+    everything = sync.open_items(session, "acme", **given)
+    assert {item.ledger for item in everything} == {"supplier", "customer"}
+    assert any(not item.remaining_amount for item in everything) == include_settled
+    for limit in range(len(everything) + 2):
+        asked: list[str] = []
+
+        def heard(*told: Any, asked: list[str] = asked) -> None:
+            asked.append(told[2])
+
+        event.listen(session.connection(), "before_cursor_execute", heard)
+        assert sync.open_items(session, "acme", limit=limit, **given) == everything[:limit]
+        event.remove(session.connection(), "before_cursor_execute", heard)
+        assert all("LIMIT" in statement for statement in asked)
 
 
 def test_the_specification_adds_up_to_the_subledger_though_a_rows_entry_is_gone(

@@ -1168,6 +1168,39 @@ def test_the_hosts_health_holds_a_run_with_its_reason(history: Factory) -> None:
     assert (report.state, report.note, report.synced) == ("completed", None, 10)
 
 
+def test_a_budget_ends_a_slice_that_the_hosts_health_holds_and_the_reason_stays_until_it_goes_on(
+    history: Factory,
+) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(batch_lines_max=2, batch_lines_start=2))
+    run_id = sync.start(history, tenant_id="acme")
+    held = sync.advance(history, run_id, budget_seconds=0.01, health=lambda: "replica lags by 40 s")
+    assert held.state == "running"
+    with history() as session:
+        shown = sync.progress(session, run_id)
+    # nobody holds the segment: the next slice need not wait for a lease
+    assert (shown.note, shown.workers) == ("replica lags by 40 s", 0)
+    assert sync.advance(history, run_id, budget_seconds=0.0).state == "running"
+    with history() as session:
+        assert sync.progress(session, run_id).note is None
+    assert sync.resume(history, run_id).synced == 10
+
+
+def test_a_page_of_runs_is_read_in_two_statements_and_says_what_each_report_says(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    reports = [sync.backfill(history, tenant_id="acme", dry_run=dry) for dry in (True, False, False)]
+    sync.repair(history, tenant_id="acme")
+    asked: list[str] = []
+    with history() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        listed = sync.runs(session, "acme")
+        assert len(asked) == 2
+        assert listed == tuple(sync.report(session, run.run_id or 0) for run in listed)
+    assert [run.run_id for run in listed[1:]] == [report.run_id for report in reversed(reports)]
+
+
 def test_the_list_of_runs_is_of_one_tenant(history: Factory) -> None:
     sync = LedgerSync()
     for tenant in ("acme", "beta", ALL_TENANTS, "acme"):

@@ -21,6 +21,8 @@ TOKENS: Final[dict[str, Principal]] = {
     "token-of-acme": Principal("kari", ("acme",), frozenset({"read", "sync"})),
     "token-of-beta": Principal("ola", ("beta",), frozenset({"read", "sync"})),
     "token-of-both": Principal("eva", ("acme", "beta"), frozenset({"read", "sync", "settle"})),
+    "token-to-settle": Principal("siv", ("acme",), frozenset({"read", "sync", "settle"})),
+    "token-of-settle": Principal("set", ("acme",), frozenset({"settle"})),
     "token-to-read": Principal("revisor", ("acme",)),
     "token-of-nothing": Principal("nobody", ()),
     "token-expired": Principal("kari", ("acme",), expires_at=datetime(2026, 1, 1, tzinfo=UTC)),

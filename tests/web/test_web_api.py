@@ -22,7 +22,7 @@ from ledger_sync.contrib.web import Principal, create_app
 from ledger_sync.contrib.web import app as web_app
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.operations import BODY_MAX
-from ledger_sync.models import SyncRun
+from ledger_sync.models import SupplierApplication, SyncRun
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
 from tests.web.places import Place, authenticate, listening
@@ -35,6 +35,7 @@ def headers(token: str) -> dict[str, str]:
 
 
 ACME, BETA, BOTH = headers("token-of-acme"), headers("token-of-beta"), headers("token-of-both")
+SETTLER = headers("token-to-settle")
 
 
 @contextmanager
@@ -231,6 +232,130 @@ def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> 
     assert client.get(f"{API}/ageing?asOf=86400", headers=ACME).status_code == 422
 
 
+# -- by hand ------------------------------------------------------------------------------------------------
+
+
+def pair_of(place: Place, tenant: str, **more: Any) -> dict[str, Any]:
+    """The payment and an invoice other than the one that it pays, as a request names them."""
+    with place.factory() as session:
+        items = place.sync.open_items(session, tenant, ledgers=["supplier"], include_settled=True)
+    payment = next(item for item in items if item.amount < 0)
+    invoice = next(item for item in items if item.remaining_amount > 0)
+    lines = {"fromLine": str(payment.general_ledger_line_id), "toLine": str(invoice.general_ledger_line_id)}
+    return {"ledger": "supplier", **lines, "reason": "asked by the supplier", "idempotencyKey": "k1", **more}
+
+
+def left_of(place: Place, line: str) -> str:
+    with place.factory() as session:
+        items = place.sync.open_items(session, "acme", include_settled=True)
+    return next(str(item.remaining_amount) for item in items if str(item.general_ledger_line_id) == line)
+
+
+def test_two_items_are_settled_by_hand_and_taken_apart_in_the_principals_name(place: Place, idle: httpx.Client) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    body = pair_of(place, "acme", amount="1000.10")
+    first = idle.post(f"{API}/settle", headers=SETTLER, json=body)
+    assert first.status_code == 200, first.text
+    told = first.json()
+    assert (told["amount"], told["method"], told["actor"]) == ("1000.10", "manual", "siv")
+    assert (told["reason"], told["idempotency_key"]) == ("asked by the supplier", "k1")
+    assert left_of(place, body["toLine"]) == "6000.90"
+    assert idle.post(f"{API}/settle", headers=SETTLER, json=body).json() == told
+    assert left_of(place, body["toLine"]) == "6000.90"
+    del body["amount"]
+    undone = idle.post(f"{API}/unsettle", headers=SETTLER, json={**body, "idempotencyKey": "k2"})
+    assert (undone.status_code, undone.json()["amount"]) == (200, "-1000.10")
+    assert left_of(place, body["toLine"]) == "7001.00"
+    with place.engine.connect() as connection:
+        assert_settled(connection)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"amount": "7000.01"}, "leave 7000.00"),
+        ({"amount": "0"}, "cannot be settled by 0"),
+        ({"amount": "0.001"}, "amount"),
+        ({"amount": "-1.00"}, "amount"),
+        ({"amount": "NaN"}, "amount"),
+        ({"amount": 10.0}, "amount"),
+        ({"on": "2020-01-01"}, "before both are there"),
+        ({"reason": ""}, "reason"),
+        ({"idempotencyKey": ""}, "idempotencyKey"),
+        ({"ledger": "payroll"}, "ledger"),
+    ],
+)
+def test_what_cannot_be_settled_is_refused_with_what_to_do(
+    place: Place, idle: httpx.Client, more: dict[str, Any], said: str
+) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    body = pair_of(place, "acme", **more)
+    refused = idle.post(f"{API}/settle", headers=SETTLER, json=body)
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json"), refused.text
+    assert said in refused.json()["detail"]
+    assert refused.json()["remedy"]
+    assert left_of(place, body["toLine"]) == "7001.00"
+
+
+def test_what_is_not_settled_is_not_taken_apart_and_a_key_serves_one_call(place: Place, idle: httpx.Client) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    body = pair_of(place, "acme")
+    refused = idle.post(f"{API}/unsettle", headers=SETTLER, json=body)
+    assert (refused.status_code, "are not settled" in refused.json()["detail"]) == (422, True)
+    assert idle.post(f"{API}/settle", headers=SETTLER, json=body).status_code == 200
+    with place.factory() as session:
+        other = place.sync.open_items(session, "acme", ledgers=["supplier"])[-1]
+    again = idle.post(
+        f"{API}/settle", headers=SETTLER, json={**body, "toLine": str(other.general_ledger_line_id), "amount": "1"}
+    )
+    assert (again.status_code, "idempotency key 'k1'" in again.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("path", ["settle", "unsettle"])
+def test_another_tenants_items_are_settled_by_nobody_and_told_as_nobodys(
+    place: Place, idle: httpx.Client, path: str
+) -> None:
+    for tenant in ("acme", "beta"):
+        place.sync.backfill(place.factory, tenant_id=tenant)
+    own, theirs = pair_of(place, "acme"), pair_of(place, "beta")
+    nobodys = idle.post(f"{API}/{path}", headers=SETTLER, json={**own, "toLine": "999999"})
+    assert (nobodys.status_code, nobodys.json()["title"]) == (404, "Not there")
+    for body in (
+        theirs,
+        {**own, "toLine": theirs["toLine"]},
+        {**theirs, "toLine": own["toLine"]},
+        {**theirs, "tenant": "beta"},
+        {**own, "fromLine": "x"},
+        {**own, "ledger": "customer"},
+    ):
+        answer = idle.post(f"{API}/{path}", headers=SETTLER, json=body)
+        assert (answer.status_code, answer.text) == (404, nobodys.text)
+    # and who has both tenants does not reach from one into the other
+    mixed = {**own, "toLine": theirs["toLine"], "tenant": "acme"}
+    assert idle.post(f"{API}/{path}", headers=BOTH, json=mixed).text == nobodys.text
+    with place.factory() as session:
+        rows = session.scalars(select(SupplierApplication).where(SupplierApplication.idempotency_key.is_not(None)))
+        assert rows.all() == []
+
+
+@pytest.mark.parametrize("path", ["settle", "unsettle"])
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        ("token-to-read", 403),
+        ("token-of-acme", 403),
+        ("token-of-settle", 404),
+        ("token-to-settle", 404),
+        ("token-of-nobody", 401),
+    ],
+)
+def test_who_has_the_right_to_settle_settles_and_nobody_else(
+    idle: httpx.Client, path: str, token: str, status: int
+) -> None:
+    # the items are not there yet, which only who may settle gets to know
+    assert idle.post(f"{API}/{path}", headers=headers(token), json=BY_HAND).status_code == status
+
+
 # -- who may ------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +400,8 @@ def test_who_has_several_tenants_names_one(idle: httpx.Client) -> None:
     assert idle.get(f"{API}/proof?tenant=acme", headers=nothing).status_code == 404
 
 
+BY_HAND: dict[str, Any] = {"ledger": "supplier", "fromLine": "1", "toLine": "2", "reason": "r", "idempotencyKey": "k"}
+
 BETAS: dict[str, list[dict[str, Any]]] = {
     "session": [{}],
     "start": [{"json": {"tenant": "beta"}}, {"params": {"tenant": "beta"}}],
@@ -290,6 +417,8 @@ BETAS: dict[str, list[dict[str, Any]]] = {
     "items": [{}, {"params": {"tenant": "beta"}}],
     "ageing": [{}],
     "statement": [{"params": {"ledger": "supplier", "party": "{party}"}}],
+    "settle": [{"json": BY_HAND}, {"json": {**BY_HAND, "tenant": "beta"}}],
+    "unsettle": [{"json": BY_HAND}],
 }
 """By operation: what acme asks about beta's."""
 
@@ -307,13 +436,13 @@ def test_nothing_of_another_tenants_comes_back(place: Place) -> None:
                 given = dict(case)
                 if "party" in given.get("params", {}):
                     given["params"] = {**given["params"], "party": place.ids["beta"]["party"]}
-                answer = client.request(operation.method, path, headers=ACME, **given)
+                answer = client.request(operation.method, path, headers=SETTLER, **given)
                 said = answer.text
                 for typed in ("BETA-1", "beta"):
                     said = said.replace(typed, "") if typed in str(case) else said
                 assert not re.search(r"beta|token", said, re.IGNORECASE), (operation.name, answer.text)
                 if path != nobodys:
-                    other = client.request(operation.method, nobodys, headers=ACME, **given)
+                    other = client.request(operation.method, nobodys, headers=SETTLER, **given)
                     assert (answer.status_code, answer.text) == (404, other.text)
     with place.factory() as session:
         assert place.sync.report(session, run_id).command is None

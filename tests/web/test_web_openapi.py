@@ -40,7 +40,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @schema.parametrize()
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_documented_and_none_is_an_error_of_ours(case: schemathesis.Case, address: str) -> None:
-    response = case.call(base_url=address, headers={"Authorization": "Bearer token-of-acme"})
+    response = case.call(base_url=address, headers={"Authorization": "Bearer token-to-settle"})
     case.validate_response(
         response,
         checks=(

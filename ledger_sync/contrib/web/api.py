@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from pydantic import BaseModel
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger_sync import Proof, __version__
 from ledger_sync.binding import attribute
+from ledger_sync.by_hand import Application
 from ledger_sync.contrib.keys import key_of
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.books import Books
@@ -27,11 +30,14 @@ from ledger_sync.contrib.web.operations import (
     Nothing,
     OfTenant,
     Operation,
+    Pair,
     Search,
+    Settle,
     Start,
     StatementOf,
     acting,
     reading,
+    settling,
 )
 from ledger_sync.contrib.web.payloads import (
     KINDS,
@@ -169,6 +175,8 @@ class Api:
             reading("/open-items", "items", "Open items", ItemsOf, Items, self.items),
             reading("/ageing", "ageing", "Open items by age", AgeingOf, Ageing, self.ageing),
             reading("/statement", "statement", "One party's account", StatementOf, Statement, self.statement),
+            settling("/settle", "settle", "Settle two items by hand", Settle, self.settle),
+            settling("/unsettle", "unsettle", "Take two items apart", Pair, self.unsettle),
         )
 
     def _tenant(self, call: Call) -> Any:
@@ -279,10 +287,8 @@ class Api:
         tenant = self._tenant(call)
 
         def read(session: Session) -> list[Difference]:
-            chosen = (
-                line
-                for line in self.sync.differences(session, tenant, asked.as_of)
-                if asked.account in {None, line.account_number} and asked.cause in {None, line.cause}
+            chosen = self.sync.differences(
+                session, tenant, asked.as_of, account_number=asked.account, cause=asked.cause
             )
             return list(islice(chosen, asked.limit + 1))
 
@@ -318,7 +324,12 @@ class Api:
         ledgers = None if asked.ledger is None else [self._ledger(asked.ledger)]
         found = await self.books.read(
             lambda s: self.sync.open_items(
-                s, tenant, ledgers=ledgers, as_of=asked.as_of, include_settled=asked.include_settled
+                s,
+                tenant,
+                ledgers=ledgers,
+                as_of=asked.as_of,
+                include_settled=asked.include_settled,
+                limit=asked.limit + 1,
             )
         )
         return Items(items=found[: asked.limit], more=len(found) > asked.limit)
@@ -340,6 +351,46 @@ class Api:
         return await self.books.read(
             lambda s: self.sync.statement(s, tenant, ledger, party, since=asked.since, until=asked.until)
         )
+
+    # -- by hand ---------------------------------------------------------------------------------------
+
+    async def settle(self, call: Call) -> BaseModel:
+        asked: Settle = call.asked
+        return await self._by_hand(call, partial(self.sync.settle, amount=asked.amount))
+
+    async def unsettle(self, call: Call) -> BaseModel:
+        return await self._by_hand(call, self.sync.unsettle)
+
+    async def _by_hand(self, call: Call, done: Callable[..., Application]) -> Application:
+        """Do something to the two items that are meant, in the principal's name.
+
+        :raises ProblemError: the tenant's books do not have both.
+        """
+        asked: Pair = call.asked
+        tenant, ledger = self._tenant(call), self._ledger(asked.ledger)
+
+        def write(session: Session) -> Application:
+            items = [self._item(session, tenant, ledger, line) for line in (asked.from_line, asked.to_line)]
+            told = {"reason": asked.reason, "idempotency_key": asked.idempotency_key}
+            return done(session, *items, on=asked.on, actor=call.principal.name, **told)
+
+        return await self.books.write(write)
+
+    def _item(self, session: Session, tenant: Any, ledger: str, line: str) -> Any:
+        """The open item of a journal line.
+
+        :raises ProblemError: there is none in the tenant's books.
+        """
+        model = self.sync.binding.ledger(ledger).item
+        of_line = attribute(model, "general_ledger_line_id")
+        key = key_of(line, of_line.type)
+        query = select(model).where(of_line == key)
+        if self.tenants.several:
+            query = query.where(attribute(model, "tenant_id") == tenant)
+        item = None if key is None else session.scalars(query).one_or_none()
+        if item is None:
+            raise not_there()
+        return item
 
     def _ledger(self, name: str) -> str:
         """The ledger that is asked for.

@@ -19,14 +19,14 @@ from ledger_sync.models.types import utc_now
 Right = Literal["read", "sync", "settle"]
 
 RIGHTS: Final[tuple[Right, ...]] = ("read", "sync", "settle")
-"""To see; to start and steer runs; to settle by hand, which the console passes on to the host's own pages."""
+"""To see; to start and steer runs; to settle by hand and take apart."""
 
 
 @dataclass(frozen=True)
 class Principal:
     """Somebody whom the host knows.
 
-    :param name: who they are, for the list of runs.
+    :param name: who they are, for the list of runs, and for what they settle by hand.
     :param tenants: whose books they may see, as the books name tenants; ignored by a host without tenants.
     :param rights: what they may do there.
     :param expires_at: when their token ends, aware; their sockets end with it. None: not by itself.

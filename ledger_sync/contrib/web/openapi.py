@@ -51,7 +51,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "ledger_sync",
             "version": __version__,
-            "summary": "Backfills, started and watched; the proof; open items.",
+            "summary": "Backfills, started and watched; the proof; open items, settled by hand.",
         },
         "servers": [{"url": "."}],
         "security": [{"bearer": []}],
@@ -82,7 +82,8 @@ def _operation(operation: Operation, references: Any) -> dict[str, Any]:
     }
     if operation.body is not None:
         schema = references[operation.body, "validation"]
-        told["requestBody"] = {"required": False, "content": {"application/json": {"schema": schema}}}
+        required = any(field.is_required() for field in operation.body.model_fields.values())
+        told["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     return told
 
 

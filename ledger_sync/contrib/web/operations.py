@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect, Request
 
+from ledger_sync.by_hand import Application
 from ledger_sync.contrib.web.auth import Principal, Right
 from ledger_sync.contrib.web.problems import ProblemError
 
@@ -117,6 +118,27 @@ class Start(OfTenant):
     dry_run: bool = False
 
 
+class Pair(OfTenant):
+    """Two open items of one ledger, named by their journal lines, and why somebody settles them or takes them apart.
+
+    The same call with the same key again gives the first answer.
+    """
+
+    ledger: LedgerName
+    from_line: str = Field(min_length=1, max_length=200)
+    to_line: str = Field(min_length=1, max_length=200)
+    on: Day | None = None
+    reason: str = Field(min_length=1, max_length=500)
+    idempotency_key: str = Field(min_length=1, max_length=100)
+
+
+class Settle(Pair):
+    """How much is settled, as a decimal text; all that is left of both unless given."""
+
+    # a text: what is a number in JSON is no exact amount with everybody who reads or writes it
+    amount: str | None = Field(default=None, pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")
+
+
 class Nothing(Asked):
     """No fields."""
 
@@ -168,6 +190,11 @@ def acting(
 ) -> Operation:
     """An operation on a run, whose work goes on after the answer; a run that cannot do it now is a conflict."""
     return Operation("POST", path, name, summary, "sync", OfTenant, body, answer, 202, handler, (409,))
+
+
+def settling(path: str, name: str, summary: str, body: type[BaseModel], handler: Handler) -> Operation:
+    """An operation that a person does by hand, done when it is answered."""
+    return Operation("POST", path, name, summary, "settle", OfTenant, body, Application, 200, handler)
 
 
 def query_of(model: type[M], request: Request) -> M:
