@@ -186,8 +186,9 @@ class RunQueue:
 
     def _refuse_beside(self, tenant_id: Any) -> None:
         """A queue's run may wait for its turn for longer than its lease, and is at work all the same."""
+        several = self.sync.binding.has_tenants and not isinstance(tenant_id, AllTenants)
         for run in self._at_work():
-            if run.tenant_id is None or isinstance(tenant_id, AllTenants) or run.tenant_id == tenant_id:
+            if not several or run.tenant_id in {None, tenant_id}:
                 whose = "all tenants" if run.tenant_id is None else f"tenant {run.tenant_id}"
                 raise RunActiveError(run.run_id, run.kind, f"the books of {whose}", "in the queue")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Settings, s
 from ledger_sync.contrib import queues
 from ledger_sync.contrib.actors import BY_QUEUE
 from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
+from ledger_sync.dialects import open_engine
 from ledger_sync.errors import RunActiveError
 from ledger_sync.models import SupplierLedger, SyncRun, SyncSegment
 from ledger_sync.models.types import utc_now
+from ledger_sync.runs import run_table
+from tests.hosts import signed
 from tests.outcomes import counts, fill, wiped, written
 from tests.queues.inbox import Inbox
 from tests.test_backfill import Factory
@@ -226,6 +230,28 @@ def test_a_run_that_waits_for_its_turn_is_not_taken_for_dead(bare: Factory, smal
     queue.start(tenant_id="beta")
     inbox.work_all(queue)
     queue.start(tenant_id="acme")
+
+
+def test_so_it_is_in_the_books_of_a_host_without_tenants(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'signed.db'}")
+    signed.Base.metadata.create_all(engine)
+    sync, factory = signed.HOST.sync(), sessionmaker(engine)
+    sync.create_tables(engine)
+    inbox = Inbox()
+    queue = inbox.queue(factory, sync)
+    first = queue.start()
+    with engine.begin() as connection:
+        connection.execute(update(run_table(sync.binding)).values(lease_until=utc_now() - timedelta(seconds=1)))
+    with pytest.raises(RunActiveError, match=f"Run {first}, .*in the queue"):
+        queue.start()
+    inbox.work_all(queue)
+    with factory() as session:
+        assert sync.tenants(session) == (None,)
+        assert sync.report(session, first).state == "completed"
+    queue.verify_all()
+    queue.sync_all()
+    inbox.work_all(queue)
+    engine.dispose()
 
 
 def test_a_run_is_paused_and_resumed(bare: Factory, small: LedgerSync) -> None:
