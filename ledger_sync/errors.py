@@ -7,7 +7,7 @@ ever tells one tenant whether something exists in another's books.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.exc import DontWrapMixin
 
@@ -34,6 +34,16 @@ class LedgerSyncError(Exception):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(one_line(told) if isinstance(told, str) else told for told in arguments))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # not by way of __init__, which takes other arguments than these: what a worker process raises must come out
+        return _as_it_was, (type(self), self.args), self.__dict__
+
+
+def _as_it_was(kind: type[LedgerSyncError], arguments: tuple[Any, ...]) -> LedgerSyncError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 class ValueRefusedError(LedgerSyncError, ValueError, DontWrapMixin):

@@ -66,7 +66,7 @@ gc.set_threshold(100_000, 20, 10)
 SHARE = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "1"))
 """One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL: for a check that must be quick."""
 
-SHARE_OFTEN = 4
+SHARE_OFTEN = 5
 """With a share, one of so many of the hosts' tests runs on SQLite, and of the others on PostgreSQL where they run on
 each database; not three, since there are three hosts by turns."""
 
@@ -105,6 +105,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         [item for item in items if item not in gone and not _is_of_host(item, "") and _is_on(item, "postgresql")],
     ):
         left += [item for number, item in enumerate(often) if number % min(SHARE, SHARE_OFTEN)]
+    # first what takes long, so that nobody works on it alone in the end
+    items.sort(key=lambda item: "browser" not in item.nodeid)
     if left:
         config.hook.pytest_deselected(items=left)
         chosen = set(left)

@@ -11,10 +11,10 @@ from ledger_sync.dialects import open_engine
 
 
 @cache
-def _sessions() -> sessionmaker[Session]:
-    return sessionmaker(open_engine(os.environ["LEDGER_SYNC_TEST_BOOKS"]))
+def _sessions(books: str) -> sessionmaker[Session]:
+    return sessionmaker(open_engine(books))
 
 
 def factory() -> Session:
     """A new session."""
-    return _sessions()()
+    return _sessions(os.environ["LEDGER_SYNC_TEST_BOOKS"])()

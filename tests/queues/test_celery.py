@@ -21,6 +21,7 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.schedules import crontab
+from celery.signals import setup_logging
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.orm import sessionmaker
@@ -43,8 +44,14 @@ TASKS = ("start", "advance", "watch", "sync_all", "verify_all", "verify")
 
 
 @pytest.fixture
-def app() -> Celery:
-    return Celery("erp", broker="memory://", set_as_current=False)
+def app() -> Iterator[Celery]:
+    """An application whose workers leave the log of this process as it is."""
+
+    def left_alone(**_: Any) -> None: ...
+
+    setup_logging.connect(left_alone)
+    yield Celery("erp", broker="memory://", set_as_current=False)
+    setup_logging.disconnect(left_alone)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
