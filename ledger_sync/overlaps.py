@@ -117,10 +117,11 @@ def _segments(binding: Binding, grouped: CTE, method: str) -> Select[Any]:
     n = numbered.c
     filled: list[ColumnElement[Any]] = []
     for side in ("from", "to"):
-        over = [n.group_number, n[f"{side}_number"]]
+        # of the last point of an item, which is its end; a maximum over a large partition takes MariaDB its square
+        of_item: dict[str, Any] = {"partition_by": [n.group_number, n[f"{side}_number"]], "order_by": n.upto.desc()}
         filled += [
-            func.max(n[f"{side}_{what}"]).over(partition_by=over).label(f"{side}_{what}")
-            for what in ("line_id", "date")
+            func.first_value(n[name], type_=n[name].type).over(**of_item).label(name)
+            for name in (f"{side}_line_id", f"{side}_date")
         ]
     # the point at which an item ends may lie beyond the last overlap, so the cut comes after the filling
     segments = select(n.tenant_id, n.amount, n.from_number, n.to_number, *filled).subquery(f"{method}_segments")

@@ -45,6 +45,7 @@ from ledger_sync.dialects import (
     parameter_set,
     plan_plainly,
     present_moment,
+    step,
     take_locks,
     text_of,
 )
@@ -298,19 +299,20 @@ class Settler:
         groups = self._groups(ledger, item, of_lines)
 
         def columns(entity: Any) -> tuple[ColumnElement[Any], ...]:
-            line = attribute(entity, line_id)
-            stored, held = aliased(ledger.application), aliased(ledger.application)
-            paid = select(stored.id).where(stored.from_line_id == line, stored.method == "manual").exists()
-            is_paid = select(held.id).where(held.to_line_id == line, held.method == "manual").exists()
-            return (
-                line.label("line_id"),
-                (attribute(entity, "kind") == "reversal").label("is_reversal"),
-                or_(paid, is_paid).label("is_by_hand"),
-            )
+            is_reversal = attribute(entity, "kind") == "reversal"
+            return attribute(entity, line_id).label("line_id"), is_reversal.label("is_reversal")
 
         own = select(*columns(item)).where(of_lines)
         others = select(*columns(other)).select_from(groups).join(other, self._within(ledger, other, groups))
-        return union(others, own)
+        items = union(others, own).cte(step("grouped"))
+        # asked once of all of them: asked of each, SQLite's statistics may have it read all applications for each
+        application = ledger.application.__table__
+        ends = (application.c.from_line_id, application.c.to_line_id)
+        by_hand = (
+            select(end).where(application.c.method == "manual", among(end, select(items.c.line_id))).exists()
+            for end in ends
+        )
+        return select(*items.c, or_(*by_hand).label("is_by_hand"))
 
     def _apply(self, dialect: str, name: str, present: Present) -> Append:
         ledger = self.binding.ledger(name)
