@@ -8,6 +8,8 @@ bucket and the two rows, so two sessions that settle the same item never settle 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -15,10 +17,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, inspect, literal, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import key_held
 from ledger_sync.binding import Binding, Ledger
+from ledger_sync.dialects import savepoints_hold
 from ledger_sync.errors import SettlementError
 from ledger_sync.models.types import exact
 from ledger_sync.writer import Writer
@@ -58,6 +62,17 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class _Same:
+    """What a call appends, and by which amount of its row the call before it was the same one."""
+
+    method: str
+    amount: Callable[[Decimal], bool] = lambda _: True
+
+    def __contains__(self, row: Any) -> bool:
+        return row.method == self.method and self.amount(row.amount)
+
+
+@dataclass(frozen=True)
 class _Pair:
     """Two items as the database has them, under lock: the negative one and the positive one."""
 
@@ -87,24 +102,23 @@ class ByHand:
             side; the amount is not positive or beyond what is left; the date is closed or too early.
         """
         connection, pair = self._locked(session, from_item, to_item)
-        if (before := self._repeated(connection, pair, decision, ("manual",))) is not None:
+        given = None if amount is None else exact("amount", amount)
+        same = _Same("manual", lambda settled: settled > 0 and given in (None, settled))
+        if (before := self._repeated(connection, pair, decision, same)) is not None:
             return before, ()
         on = self._day(pair, decision)
         left = min(self._left(connection, pair.ledger, item, on) for item in (pair.payment, pair.invoice))
-        if amount is None:
-            if left <= 0:
-                raise pair.refuse("have nothing left to settle with one another", "Unsettle what took it first.")
-            value = left
-        else:
-            value = exact("amount", amount)
-            if value <= 0:
-                raise pair.refuse(f"cannot be settled by {value}", "Give a positive amount, or use unsettle.")
-            if value > left:
-                raise pair.refuse(
-                    f"cannot be settled by {value}: reversals and hand-made settlements leave {left}",
-                    f"Give at most {left}, or unsettle what took the rest.",
-                )
-        return self._append(session, connection, pair, "manual", value, on, decision)
+        if given is None and left <= 0:
+            raise pair.refuse("have nothing left to settle with one another", "Unsettle what took it first.")
+        value = left if given is None else given
+        if value <= 0:
+            raise pair.refuse(f"cannot be settled by {value}", "Give a positive amount, or use unsettle.")
+        if value > left:
+            raise pair.refuse(
+                f"cannot be settled by {value}: reversals and hand-made settlements leave {left}",
+                f"Give at most {left}, or unsettle what took the rest.",
+            )
+        return self._append(session, connection, pair, value, on, decision, same)
 
     def unsettle(
         self, session: Session, from_item: object, to_item: object, decision: Decision
@@ -116,14 +130,16 @@ class ByHand:
         :raises SettlementError: the two are not settled with one another, or by a reversal.
         """
         connection, pair = self._locked(session, from_item, to_item)
-        if (before := self._repeated(connection, pair, decision, ("manual", "pin"))) is not None:
+        undoing = _Same("manual", lambda amount: amount < 0)
+        pinning = _Same("pin")
+        if (before := self._repeated(connection, pair, decision, undoing, pinning)) is not None:
             return before, ()
         net = self._net(connection, pair)
         if by_hand := net.get("manual", ZERO):
             on = self._day(pair, decision, self._last(connection, pair, "manual"))
-            return self._append(session, connection, pair, "manual", -by_hand, on, decision)
+            return self._append(session, connection, pair, -by_hand, on, decision, undoing)
         if net.get("reference") or net.get("oldest_first"):
-            return self._append(session, connection, pair, "pin", ZERO, self._day(pair, decision), decision)
+            return self._append(session, connection, pair, ZERO, self._day(pair, decision), decision, pinning)
         if net.get("reversal"):
             raise pair.refuse("cancel one another by a reversal", "Post what the reversal took away anew.")
         raise pair.refuse("are not settled with one another", "Look at their applications for what settled them.")
@@ -136,12 +152,13 @@ class ByHand:
         :raises SettlementError: the two are not pinned apart.
         """
         connection, pair = self._locked(session, from_item, to_item)
-        if (before := self._repeated(connection, pair, decision, ("release",))) is not None:
+        same = _Same("release")
+        if (before := self._repeated(connection, pair, decision, same)) is not None:
             return before, ()
         if not self._pinned(connection, pair):
             raise pair.refuse("are not pinned apart", "There is nothing to release.")
         on = self._day(pair, decision, self._last(connection, pair, "pin"))
-        return self._append(session, connection, pair, "release", ZERO, on, decision)
+        return self._append(session, connection, pair, ZERO, on, decision, same)
 
     # -- the pair --------------------------------------------------------------------------------------
 
@@ -270,39 +287,48 @@ class ByHand:
 
     # -- appending -------------------------------------------------------------------------------------
 
-    def _repeated(
-        self, connection: Connection, pair: _Pair, decision: Decision, methods: tuple[str, ...]
-    ) -> Application | None:
-        """What the same call appended before, if it was made before."""
+    def _repeated(self, connection: Connection, pair: _Pair, decision: Decision, *same: _Same) -> Application | None:
+        """What the same call appended before, if it was made before.
+
+        :raises SettlementError: another call has used the key, in whichever ledger.
+        """
         if decision.idempotency_key is None:
             return None
-        a = pair.ledger.application.__table__
-        query = select(a).where(
-            a.c.tenant_id == pair.invoice.tenant_id,
-            # as the column takes it: what cannot be kept must not be looked for first
-            a.c.idempotency_key == literal(decision.idempotency_key, a.c.idempotency_key.type),
-        )
-        row = connection.execute(query).first()
-        if row is None:
+        for ledger in self.binding.ledgers:
+            a = ledger.application.__table__
+            query = select(a).where(
+                a.c.tenant_id == pair.invoice.tenant_id,
+                # as the column takes it: what cannot be kept must not be looked for first
+                a.c.idempotency_key == literal(decision.idempotency_key, a.c.idempotency_key.type),
+            )
+            row = connection.execute(query).first()
+            if row is not None:
+                break
+        else:
             return None
         lines = (pair.payment.general_ledger_line_id, pair.invoice.general_ledger_line_id)
-        if (row.from_line_id, row.to_line_id) != lines or row.method not in methods:
-            raise pair.refuse(
-                f"cannot take the idempotency key {decision.idempotency_key!r}, which another call has used",
-                "Give each call a key of its own.",
-            )
+        is_same = ledger is pair.ledger and (row.from_line_id, row.to_line_id) == lines
+        if not is_same or not any(row in call for call in same):
+            raise self._key_taken(pair, decision)
         fields = {name: getattr(row, name) for name in Application.model_fields if name != "ledger"}
         return Application(ledger=pair.ledger.name, **fields)
+
+    @staticmethod
+    def _key_taken(pair: _Pair, decision: Decision) -> SettlementError:
+        return pair.refuse(
+            f"cannot take the idempotency key {decision.idempotency_key!r}, which another call has used",
+            "Give each call a key of its own.",
+        )
 
     def _append(
         self,
         session: Session,
         connection: Connection,
         pair: _Pair,
-        method: str,
         amount: Decimal,
         on: date,
         decision: Decision,
+        call: _Same,
     ) -> tuple[Application, tuple[Any, ...]]:
         application = Application(
             ledger=pair.ledger.name,
@@ -311,12 +337,21 @@ class ByHand:
             to_line_id=pair.invoice.general_ledger_line_id,
             amount=amount,
             applied_on=on,
-            method=method,
+            method=call.method,
             actor=decision.actor,
             reason=decision.reason,
             idempotency_key=decision.idempotency_key,
         )
-        self.writer.settler.append(connection, pair.ledger, **application.model_dump(exclude={"ledger"}))
+        values = application.model_dump(exclude={"ledger"})
+        # who has another party's bucket may use the same key meanwhile; on SQLite there is one writer
+        held = decision.idempotency_key is not None and savepoints_hold(connection)
+        try:
+            with connection.begin_nested() if held else nullcontext():
+                self.writer.settler.append(connection, pair.ledger, **values)
+        except IntegrityError as error:
+            if not held or "idempotency_key" not in str(error.orig):
+                raise
+            raise self._key_taken(pair, decision) from error
         lines = {application.from_line_id, application.to_line_id}
         settled = self.writer.settler.settle(connection, pair.ledger, lines, set(), caused_on=on, recount=True)
         for row in settled:

@@ -313,6 +313,36 @@ def test_the_same_call_with_the_same_key_is_done_once(session: Session, sync: Le
         sync.settle(session, items(session)[2], invoice, 5, LATER, **WHO, idempotency_key="k1")
 
 
+def test_a_key_is_for_one_call_not_for_another_of_the_same_items(session: Session, sync: LedgerSync) -> None:
+    invoice_posted(session)
+    payment_posted(session, 60)
+    invoice, payment = items(session)
+    sync.settle(session, payment, invoice, 50, LATER, **WHO, idempotency_key="k1")
+    assert sync.settle(session, payment, invoice, None, LATER, **WHO, idempotency_key="k1").amount == 50
+    with pytest.raises(SettlementError, match="idempotency key 'k1'"):
+        sync.settle(session, payment, invoice, 10, LATER, **WHO, idempotency_key="k1")
+    with pytest.raises(SettlementError, match="idempotency key 'k1'"):
+        sync.unsettle(session, payment, invoice, LATER, **WHO, idempotency_key="k1")
+    assert sync.unsettle(session, payment, invoice, LATER, **WHO, idempotency_key="k2").amount == -50
+    assert sync.unsettle(session, payment, invoice, LATER, **WHO, idempotency_key="k2").amount == -50
+    with pytest.raises(SettlementError, match="idempotency key 'k2'"):
+        sync.settle(session, payment, invoice, None, LATER, **WHO, idempotency_key="k2")
+
+
+def test_a_key_is_a_tenants_whatever_the_ledger(session: Session, sync: LedgerSync) -> None:
+    invoice_posted(session)
+    payment_posted(session, 60)
+    sync.settle(session, *items(session)[::-1], 50, LATER, **WHO, idempotency_key="k1")
+    bill = vendor_invoice(session, 100)
+    entry(session, "2400", -100, ("vendor_invoice", bill.id))
+    paid = vendor_payment(session, 60)
+    entry(session, "2400", 60, ("vendor_payment", paid.id))
+    session.flush()
+    owed = session.scalars(select(SupplierLedger)).all()
+    with pytest.raises(SettlementError, match="idempotency key 'k1'"):
+        sync.settle(session, owed[0], owed[1], 50, LATER, **WHO, idempotency_key="k1")
+
+
 @pytest.mark.parametrize(
     ("amount", "said"),
     [(0, "Give a positive amount"), (-5, "Give a positive amount"), (61, "leave 60.00"), (Decimal("60.01"), "at most")],

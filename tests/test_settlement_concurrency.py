@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync
@@ -174,6 +174,42 @@ def test_two_sessions_never_settle_more_of_an_item_than_there_is(server: Engine,
     with factory() as session:
         rows = session.scalars(select(CustomerLedger)).all()
         assert sorted(abs(row.amount - row.remaining_amount) for row in rows) == [0, 70, 70]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]])
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+def test_two_parties_settled_at_once_under_one_key_are_settled_once(
+    server: Engine, order: list[int], isolation: str
+) -> None:
+    """Each holds its own party's bucket, so only the key's own index knows of the other."""
+    sync = LedgerSync()
+    factory = sessionmaker(server, expire_on_commit=False)
+    sync.attach(factory)
+    with factory.begin() as session:
+        for party in ("C1", "C2"):
+            invoice = customer_invoice(session, 100, party=party)
+            entry(session, "1500", 100, ("customer_invoice", invoice.id))
+            payment = customer_payment(session, 80, party=party)
+            entry(session, "1500", -80, ("customer_payment", payment.id))
+
+    def settle(which: int) -> Step:
+        def step(session: Session) -> None:
+            rows = session.scalars(select(CustomerLedger).order_by(CustomerLedger.id)).all()
+            sync.settle(session, *rows[2 * which : 2 * which + 2][::-1], 70, **WHO, idempotency_key="once")
+
+        return step
+
+    sessions = [opened(factory, isolation) for _ in range(2)]
+    failures = staged(server, sessions, order, [[settle(0), commit], [settle(1), commit]])
+    for session in sessions:
+        session.close()
+    (failure,) = [failure for failure in failures if failure is not None]
+    assert isinstance(failure, SettlementError | OperationalError), repr(failure)
+    if isinstance(failure, SettlementError):
+        assert "idempotency key 'once'" in str(failure)
+    with factory() as session:
+        rows = session.scalars(select(CustomerLedger)).all()
+        assert sorted(abs(row.amount - row.remaining_amount) for row in rows) == [0, 0, 70, 70]
 
 
 def test_books_in_two_schemas_of_one_database_do_not_wait_for_each_other(
