@@ -242,11 +242,17 @@ class NotInTheBooksError(LedgerSyncError, LookupError):
 
 
 class UnknownTenantError(LedgerSyncError, ValueError):
-    """No tenant was named where the books hold none or several."""
+    """No tenant was named where the books hold none or several, or one that they do not hold.
 
-    def __init__(self, tenants: Sequence[str]) -> None:
+    ``named`` is that one; ``tenants`` are those that there are, where none was named.
+    """
+
+    def __init__(self, tenants: Sequence[str], named: str | None = None) -> None:
         self.tenants = tuple(tenants)
-        if tenants:
+        self.named = named
+        if named is not None:
+            message = f"The database holds no journal entries of tenant {named}. Look at how its name is written."
+        elif tenants:
             message = (
                 f"The database holds the books of {len(tenants)} tenants "
                 f"({', '.join(tenants[:10])}{', …' if len(tenants) > 10 else ''}). Say which: "

@@ -166,6 +166,7 @@ class Settings(_Frozen):
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
                 for problem in error.errors()
+                if problem["type"] != "default_factory_not_called"  # which follows from another
             )
             raise ConfigurationError(f"These settings make no sense: {problems}") from error
 

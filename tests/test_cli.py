@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,33 @@ def test_demo_runs_again_on_its_own_file_but_never_on_somebodys_books(tmp_path: 
     assert "somebody's books" in refused.stderr
 
 
+DEMO = ("--db", "sqlite:///ledger_sync_demo.db")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)",
+        "CREATE TABLE vendors (id INTEGER PRIMARY KEY, tenant_id TEXT, number TEXT, name TEXT); "
+        "INSERT INTO vendors VALUES (1, 'acme', '1', 'Acme')",
+    ],
+)
+def test_the_demo_never_drops_another_programs_table(tmp_path: Path, made: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "erp.db")) as connection:
+        connection.executescript(made)
+        connection.commit()
+        before = list(connection.iterdump())
+    refused = ledger_sync("demo", "--db", "sqlite:///erp.db", cwd=tmp_path)
+    assert (refused.returncode, "somebody's books, in table" in refused.stderr) == (2, True)
+    with closing(sqlite3.connect(tmp_path / "erp.db")) as connection:
+        assert list(connection.iterdump()) == before
+
+
+def test_the_demo_takes_empty_tables(tmp_path: Path) -> None:
+    assert ledger_sync("init", "--db", DEMO[1], cwd=tmp_path).returncode == 0
+    assert ledger_sync("demo", cwd=tmp_path).returncode == 0
+
+
 def test_demo_as_json_is_one_proof(tmp_path: Path) -> None:
     proof = json.loads(ledger_sync("demo", "--json", cwd=tmp_path).stdout)
     supplier = next(account for account in proof["accounts"] if account["account_number"] == "2400")
@@ -82,6 +111,20 @@ def test_verify_ends_with_one_when_a_row_is_missing_and_backfill_mends_it(tmp_pa
     assert ledger_sync("verify", "--db", db, cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["verify", "backfill", "runs", "repair"])
+def test_a_tenant_that_is_not_there_is_no_clean_set_of_books(demo: Path, command: str) -> None:
+    unknown = ledger_sync(command, *DEMO, "--tenant", "fjord-bakery", cwd=demo)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no journal entries of tenant fjord-bakery" in unknown.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "backfill", "runs"])
+def test_one_tenant_and_all_of_them_are_not_asked_for_together(demo: Path, command: str) -> None:
+    both = ledger_sync(command, *DEMO, "--tenant", "fjord-bakeri", "--all-tenants", cwd=demo)
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "Give one of the two" in both.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -91,6 +134,7 @@ def test_verify_ends_with_one_when_a_row_is_missing_and_backfill_mends_it(tmp_pa
         (["frobnicate"], "No such command"),
         (["verify", "--as-of", "yesterday"], "yesterday"),
         (["verify", "--account", "bank=1920"], "LEDGER=ACCOUNTS"),
+        (["verify", "--account", "supplier="], "account number '' is empty or has blanks around it\n"),
         (["import-saft", "missing.xml"], "missing.xml"),
     ],
 )
@@ -152,9 +196,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     assert ledger_sync("demo", cwd=folder).returncode == 0
     return folder
-
-
-DEMO = ("--db", "sqlite:///ledger_sync_demo.db")
 
 
 def test_repair_shows_what_it_would_do_then_does_it(tmp_path: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, exists, false, inspect, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -25,7 +24,6 @@ from ledger_sync.dialects import masked, open_engine
 from ledger_sync.errors import ConfigurationError, UnknownTenantError
 from ledger_sync.models import Base, JournalEntry
 from ledger_sync.plain import indented
-from ledger_sync.settings import ControlAccount
 
 DEFAULT_DB = "sqlite:///ledger_sync.db"
 DEMO_DB = "sqlite:///ledger_sync_demo.db"
@@ -85,12 +83,12 @@ def _fail(message: str) -> int:
 
 
 @contextmanager
-def books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionmaker[Session]]]:
-    """The database, with its tables made or found."""
+def books(db: str, *, make: Callable[[Engine], object] | None = None) -> Iterator[tuple[Engine, sessionmaker[Session]]]:
+    """The database, with its tables found, or made by ``make``."""
     engine = open_engine(db)
     try:
-        if create:
-            Base.metadata.create_all(engine)
+        if make is not None:
+            make(engine)
         elif not inspect(engine).has_table(JournalEntry.__tablename__):
             raise ConfigurationError(f"There are no books at {masked(db)}. Run `ledger-sync init --db …` first.")
         yield engine, sessionmaker(engine)
@@ -98,9 +96,9 @@ def books(db: str, *, create: bool = False) -> Iterator[tuple[Engine, sessionmak
         engine.dispose()
 
 
-def settings_of(accounts: list[str] | None, since: date | None = None) -> Settings:
+def settings_of(accounts: list[str] | None) -> Settings:
     if not accounts:
-        return Settings(effective_from=since)
+        return Settings()
     controls: dict[str, list[str]] = {}
     for account in accounts:
         ledger, equals, numbers = account.partition("=")
@@ -110,17 +108,20 @@ def settings_of(accounts: list[str] | None, since: date | None = None) -> Settin
             )
         controls.setdefault(ledger, []).extend(number.strip() for number in numbers.split(","))
     return Settings(
-        control_accounts=tuple(
-            ControlAccount.model_validate({"accounts": tuple(numbers), "ledger": ledger})
-            for ledger, numbers in controls.items()
-        ),
-        effective_from=since,
+        control_accounts=tuple({"accounts": tuple(numbers), "ledger": ledger} for ledger, numbers in controls.items()),
     )
 
 
 def tenants_of(sync: LedgerSync, session: Session, tenant: str | None, *, everybody: bool) -> list[str]:
-    """The one tenant of the books, the one that was named, or all of them."""
+    """The one tenant of the books, the one that was named, or all of them.
+
+    :raises UnknownTenantError: none was named and there are several, or the one that was has no entries.
+    """
     if tenant is not None:
+        if everybody:
+            raise ConfigurationError(f"--tenant {tenant} is not --all-tenants. Give one of the two.")
+        if not sync.tenants(session, tenant):
+            raise UnknownTenantError((), tenant)
         return [tenant]
     found = list(sync.tenants(session, ALL_TENANTS))
     if everybody or len(found) == 1:
@@ -128,10 +129,16 @@ def tenants_of(sync: LedgerSync, session: Session, tenant: str | None, *, everyb
     raise UnknownTenantError(found)
 
 
+def one_tenant_of(sync: LedgerSync, session: Session, tenant: str | None) -> str:
+    """The one tenant of the books, or the one that was named. Errors as of ``tenants_of``."""
+    (name,) = tenants_of(sync, session, tenant, everybody=False)
+    return name
+
+
 @app.command()
 def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
     """Make the tables in a database. Harmless where they exist."""
-    with books(db, create=True):
+    with books(db, make=Base.metadata.create_all):
         show.Output(as_json).say(f"The tables are in {show.plain(masked(db))}.")
     return 0
 
@@ -140,20 +147,33 @@ def init(db: Db = DEFAULT_DB, as_json: Json = False) -> int:
 def demo(db: Annotated[str, typer.Option("--db", help="An empty database.")] = DEMO_DB, as_json: Json = False) -> int:
     """Make a small fictional company, and show what is written, what is skipped, and the proof."""
     output = show.Output(as_json)
-    with books(db, create=True) as (engine, factory):
-        with factory() as session:
-            others = session.scalar(
-                select(func.count()).select_from(JournalEntry).where(JournalEntry.tenant_id != demo_company.TENANT)
-            )
-            if others:
-                raise ConfigurationError(f"{masked(db)} holds somebody's books. Give the demo an empty database.")
-        Base.metadata.drop_all(engine)
-        Base.metadata.create_all(engine)
+    with books(db, make=_made_anew) as (_, factory):
         demo_company.run(factory, LedgerSync(), output)
         output.say(
             f"\nThe books are in {show.plain(masked(db))}. Ask again: ledger-sync verify --db {show.plain(masked(db))}"
         )
     return 0
+
+
+def _made_anew(engine: Engine) -> None:
+    """Make the tables, in place of a demo's.
+
+    :raises ConfigurationError: one of them holds somebody else's rows, or is another program's table of that name.
+    """
+    there = inspect(engine)
+    with engine.connect() as connection:
+        for table in Base.metadata.tables.values():
+            if not there.has_table(table.name):
+                continue
+            ours = {column["name"] for column in there.get_columns(table.name)} >= set(table.c.keys())
+            others = exists().where(table.c.tenant_id != demo_company.TENANT) if "tenant_id" in table.c else false()
+            if not ours or connection.scalar(select(others)):
+                raise ConfigurationError(
+                    f"{masked(engine.url)} holds somebody's books, in table {table.name}. "
+                    "Give the demo an empty database."
+                )
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
 
 
 @app.command("import-saft")
@@ -174,7 +194,7 @@ def import_saft(
     from ledger_sync.contrib.saft import import_saft as read
 
     output = show.Output(as_json)
-    with books(db, create=True) as (_, factory):
+    with books(db, make=Base.metadata.create_all) as (_, factory):
         with Progress(
             TextColumn("{task.description:<18}"), BarColumn(), DownloadColumn(), console=output.console, disable=as_json
         ) as bar:
@@ -217,7 +237,7 @@ def repair(
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory):
         with factory() as session:
-            name = tenants_of(sync, session, tenant, everybody=False)[0]
+            name = one_tenant_of(sync, session, tenant)
         with output.progress() as follow:
             report = sync.repair(factory, tenant_id=name, dry_run=dry_run, on_progress=follow)
         output.document([report])
@@ -244,7 +264,7 @@ def match(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(sync, session, tenant, everybody=False)[0]
+        name = one_tenant_of(sync, session, tenant)
         found = sync.match(session, name)
         output.document([found])
         show.matches(output, found)

@@ -22,6 +22,7 @@ from ledger_sync.contrib.cli.commands import (
     Tenant,
     app,
     books,
+    one_tenant_of,
     settings_of,
     tenants_of,
 )
@@ -105,7 +106,7 @@ def explain(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(sync, session, tenant, everybody=False)[0]
+        name = one_tenant_of(sync, session, tenant)
         explanation = sync.explain(session, subject, name)
         output.document([explanation])
         show.explanation(output, explanation)
@@ -182,7 +183,7 @@ def specification(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory), factory() as session:
-        name = tenants_of(sync, session, tenant, everybody=False)[0]
+        name = one_tenant_of(sync, session, tenant)
         found = sync.specification(session, name, ledger, since=_date(since), until=_date(until))
     if party is not None:
         of_party = [account for account in found.parties if account.party_number == party]

@@ -54,11 +54,10 @@ def backfill(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory):
-        if not all_tenants:
-            with factory() as session:
-                tenant = tenants_of(sync, session, tenant, everybody=all_tenants)[0]
+        with factory() as session:
+            names = tenants_of(sync, session, tenant, everybody=all_tenants)
         asked: dict[str, Any] = {
-            "tenant_id": ALL_TENANTS if all_tenants or tenant is None else tenant,
+            "tenant_id": ALL_TENANTS if all_tenants else names[0],
             "since": since.date() if since else None,
             "until": until.date() if until else None,
             "ledgers": ledger or None,
@@ -101,12 +100,13 @@ def runs(
                 )
             return _reported(output, report)
         with factory() as session:
+            tenants_of(sync, session, tenant, everybody=all_tenants or tenant is None)  # or they are refused
             if pause is not None:
                 sync.pause(session, pause, tenant_id=tenant)
             if cancel is not None:
                 sync.cancel(session, cancel, tenant_id=tenant)
             session.commit()
-            whose = ALL_TENANTS if all_tenants or tenant is None else tenant
+            whose = ALL_TENANTS if tenant is None else tenant
             found = sync.runs(session, whose, limit=limit)
             output.items(found)
             show.runs(output, found)
