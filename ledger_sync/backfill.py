@@ -160,14 +160,16 @@ class Backfills:
             found += ids
         return tuple(key if isinstance(key, int) else str(key) for key in found)
 
-    def reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any = None) -> bool:
+    def reopen(
+        self, factory: SessionFactory | str, run_id: Any, tenant_id: Any = None, actor: str | None = None
+    ) -> bool:
         """Take a run over from its workers, dead or alive; False when it has completed already.
 
         :raises RunStateError: there is no such run, or it was cancelled.
         """
-        return retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id)
+        return retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id, actor)
 
-    def _reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any) -> bool:
+    def _reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any, actor: str | None) -> bool:
         with self._batches(factory).connected() as connection:
             run = run_row(connection, self.binding, run_id, tenant_id)
             if run.kind != "backfill":
@@ -176,7 +178,7 @@ class Backfills:
                 raise RunStateError(run_id, "was cancelled", "Start a new one; it goes on from what is written.")
             if run.state in {"completed", "completed_with_errors"}:
                 return False
-            reopen_run(connection, self.binding, self.settings, run_id)
+            reopen_run(connection, self.binding, self.settings, run_id, actor)
             segments.take_over(connection, self.binding, run_id)
         return True
 

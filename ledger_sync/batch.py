@@ -150,16 +150,19 @@ class Batch(Books):
             factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
         )
 
-    def reopen(self, factory: SessionFactory | str, run_id: int, *, tenant_id: Any = None) -> bool:
+    def reopen(
+        self, factory: SessionFactory | str, run_id: int, *, tenant_id: Any = None, actor: str | None = None
+    ) -> bool:
         """Set a run that was paused, has failed or has died to running again, and leave the work to ``advance``.
 
         Workers that it may still have lose it. False if it has completed already.
 
         :param tenant_id: whose run it must be; anybody's unless given.
+        :param actor: who goes on with it; who started it unless given.
         :raises RunStateError: there is no such run, or it was cancelled.
         :raises RunActiveError: another run is writing these books.
         """
-        return self._runs.reopen(factory, run_id, tenant_id)
+        return self._runs.reopen(factory, run_id, tenant_id, actor)
 
     async def abackfill(
         self, factory: Any, *, on_progress: OnProgressOrAsync | None = None, **arguments: Any

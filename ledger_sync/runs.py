@@ -208,8 +208,10 @@ def _same_run(connection: Connection, binding: Binding, row: Mapping[str, Any]) 
     return connection.scalar(select(table.c.id).where(*same))
 
 
-def reopen_run(connection: Connection, binding: Binding, settings: Settings, run_id: Any) -> None:
-    """Set a run that has died, was paused or has failed to running again.
+def reopen_run(
+    connection: Connection, binding: Binding, settings: Settings, run_id: Any, actor: str | None = None
+) -> None:
+    """Set a run that has died, was paused or has failed to running again; ``actor``: as somebody else's.
 
     :raises RunActiveError: another run is writing these books.
     """
@@ -217,7 +219,7 @@ def reopen_run(connection: Connection, binding: Binding, settings: Settings, run
     table = run_table(binding)
     run = run_row(connection, binding, run_id)
     _refuse_beside(connection, binding, run_id, run.tenant_id)
-    values = {"state": "running", "command": None, "note": None, "finished_at": None}
+    values = {"state": "running", "command": None, "note": None, "finished_at": None, "actor": actor or run.actor}
     connection.execute(
         update(table)
         .where(table.c.id == run_id)

@@ -34,7 +34,7 @@ MINUTE: Final = 60
 
 
 class QueueUnreachableError(LedgerSyncError):
-    """A job queue that does not answer. ``queue`` names it. No run has been left behind for it."""
+    """A job queue that does not answer. ``queue`` names it. No run is at work for want of it."""
 
     def __init__(self, queue: str, problem: str) -> None:
         self.queue = queue
@@ -149,25 +149,39 @@ class RunQueue:
         try:
             self.wake(run_id)
         except BaseException:
-            with self._session() as session:
-                self.sync.cancel(session, run_id)
-                session.commit()
-            self.sync.advance(self.factory, run_id, 0.0, **self._staff)  # which obeys
+            self._stop(run_id, self.sync.cancel)
             raise
         return run_id
 
     def resume(self, run_id: int, *, tenant_id: Any = None) -> bool:
         """Set a run that was paused, has failed or has died to running again, and wake workers for it.
 
-        False if it has completed already. Errors as of ``LedgerSync.reopen``.
+        False if it has completed already. From then on it is the queue's, whoever began it. Errors as of
+        ``LedgerSync.reopen``.
 
-        :raises QueueUnreachableError: the queue does not answer.
+        :raises QueueUnreachableError: the queue does not answer. The run is as it was, or paused.
+        :raises RunActiveError: another run is writing these books, or waits for its turn in the queue.
         """
         self._check()
-        if not self.sync.reopen(self.factory, run_id, tenant_id=tenant_id):
+        with self._session() as session:
+            run = self.sync.report(session, run_id, tenant_id=tenant_id)
+        self._refuse_beside(ALL_TENANTS if run.tenant_id is None else run.tenant_id, run_id)
+        actor = run.actor if has_mark(run, BY_QUEUE) else marked(run.actor or "somebody", BY_QUEUE)
+        if not self.sync.reopen(self.factory, run_id, tenant_id=tenant_id, actor=actor):
             return False
-        self.wake(run_id)
+        try:
+            self.wake(run_id)
+        except BaseException:
+            self._stop(run_id, self.sync.pause)
+            raise
         return True
+
+    def _stop(self, run_id: int, command: Callable[[Session, int], object]) -> None:
+        """Have a run paused or cancelled at once, at which nobody may be at work."""
+        with self._session() as session:
+            command(session, run_id)
+            session.commit()
+        self.sync.advance(self.factory, run_id, 0.0, **self._staff)  # which obeys
 
     def wake(self, run_id: int) -> None:
         """Have workers begin with a run.
@@ -184,10 +198,15 @@ class RunQueue:
         key = f"ledger_sync run {run_id} slot {slot}"
         self._send("advance", arguments, after_seconds=after, expires_seconds=expires, key=key)
 
-    def _refuse_beside(self, tenant_id: Any) -> None:
-        """A queue's run may wait for its turn for longer than its lease, and is at work all the same."""
+    def _refuse_beside(self, tenant_id: Any, run_id: int | None = None) -> None:
+        """A queue's run may wait for its turn for longer than its lease, and is at work all the same.
+
+        :param run_id: the run that is to be set to work, when it is there already.
+        """
         several = self.sync.binding.has_tenants and not isinstance(tenant_id, AllTenants)
         for run in self._at_work():
+            if run.run_id == run_id:
+                continue
             if not several or run.tenant_id in {None, tenant_id}:
                 whose = "all tenants" if run.tenant_id is None else f"tenant {run.tenant_id}"
                 raise RunActiveError(run.run_id, run.kind, f"the books of {whose}", "in the queue")

@@ -272,6 +272,55 @@ def test_a_run_is_paused_and_resumed(bare: Factory, small: LedgerSync) -> None:
     assert inbox.messages == []
 
 
+def paused_in(factory: Factory, sync: LedgerSync, tenant: str) -> int:
+    """A paused run of a process's own."""
+    run_id = sync.start(factory, tenant_id=tenant, actor="kari")
+    with factory() as session:
+        sync.pause(session, run_id)
+        session.commit()
+    sync.advance(factory, run_id, 0.0)
+    assert report_of(sync, factory, run_id).state == "paused"
+    return run_id
+
+
+def test_a_run_that_is_resumed_displaces_none_that_waits_for_its_turn(bare: Factory, small: LedgerSync) -> None:
+    inbox = Inbox()
+    queue = inbox.queue(bare, small)
+    paused = paused_in(bare, small, "acme")
+    waiting = queue.start(tenant_id="acme")
+    lapsed(bare)
+    with pytest.raises(RunActiveError, match=f"Run {waiting}, .*in the queue"):
+        queue.resume(paused)
+    inbox.work_all(queue)
+    assert [report_of(small, bare, run).state for run in (waiting, paused)] == ["completed", "paused"]
+
+
+def test_a_run_that_no_queue_began_is_watched_when_the_queue_goes_on_with_it(bare: Factory, small: LedgerSync) -> None:
+    expected = alone(small, bare)
+    inbox = Inbox()
+    queue = inbox.queue(bare, small)
+    run_id = paused_in(bare, small, "acme")
+    assert queue.resume(run_id)
+    assert report_of(small, bare, run_id).actor == f"kari{BY_QUEUE}"
+    inbox.messages.clear()
+    lapsed(bare)
+    queue.watch()
+    inbox.work_all(queue)
+    assert (counts(report_of(small, bare, run_id)), written(bare, *TENANTS)) == expected
+
+
+def test_a_run_that_is_resumed_on_a_queue_that_goes_down_is_paused_again(bare: Factory, small: LedgerSync) -> None:
+    inbox = Inbox()
+    queue = inbox.queue(bare, small)
+    run_id = paused_in(bare, small, "acme")
+    inbox.answers_to = set()
+    with pytest.raises(QueueUnreachableError):
+        queue.resume(run_id)
+    assert report_of(small, bare, run_id).state == "paused"
+    inbox.answers_to = None
+    assert queue.resume(run_id)
+
+
 def test_a_failed_run_ends_its_chain_and_says_why(bare: Factory, small: LedgerSync, caplog: Any) -> None:
     inbox = Inbox()
     queue = inbox.queue(bare, small)
