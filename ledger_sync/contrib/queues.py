@@ -25,6 +25,7 @@ from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import AllTenants
 from ledger_sync.runs import SessionFactory, imported
+from ledger_sync.scope import first_entry_date
 from ledger_sync.workbench import Health, Poster
 
 BUSY_SECONDS: Final = 2.0
@@ -282,9 +283,8 @@ class RunQueue:
         for tenant_id in self._everybody():
             arguments: dict[str, Any] = {"tenant": None if tenant_id is None else str(tenant_id), "actor": "periodic"}
             if self.schedule.sync_days is not None:
-                days = [utc_now().date() - timedelta(days=self.schedule.sync_days)]
-                cut_over = self.sync.settings.cut_over(tenant_id)
-                arguments["since"] = max([*days, *([] if cut_over is None else [cut_over])]).isoformat()
+                since = utc_now().date() - timedelta(days=self.schedule.sync_days)
+                arguments["since"] = max(first_entry_date(self.sync.settings, tenant_id) or since, since).isoformat()
             self._send("start", arguments, key=f"ledger_sync start {tenant_id}")
 
     def verify_all(self) -> None:

@@ -66,6 +66,7 @@ def test_the_tasks_are_in_the_application_with_late_acks_and_no_results(app: Cel
     on_celery.register(app, LedgerSync(), lambda: None, schedule=Schedule(queue="books"))  # type: ignore[arg-type,return-value]
     tasks = {name: app.tasks[f"ledger_sync.{name}"] for name in TASKS}
     assert {(task.acks_late, task.ignore_result) for task in tasks.values()} == {(True, True)}
+    assert all(task.reject_on_worker_lost for task in tasks.values())  # or a pool's child takes its message along
     queues = {app.amqp.router.route({}, task.name)["queue"].name for task in tasks.values()}
     assert queues == {"books"}
     assert app.amqp.router.route({}, "host.task")["queue"].name == "celery"

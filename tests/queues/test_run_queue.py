@@ -375,6 +375,14 @@ def test_every_tenants_late_history_is_synced_by_a_run_of_its_own(bare: Factory,
     assert [message.arguments.get("since") for message in inbox.messages] == [None, None]
 
 
+def test_a_cut_over_by_posting_says_nothing_of_entry_dates(bare: Factory, monkeypatch: Any) -> None:
+    monkeypatch.setattr(queues, "utc_now", lambda: datetime(2026, 1, 20, tzinfo=UTC))
+    by_posting = Settings(effective_from=date(2026, 1, 12), effective_by="posted_at")
+    inbox = Inbox()
+    inbox.queue(bare, LedgerSync(by_posting), Schedule(sync_days=10)).sync_all()
+    assert {message.arguments["since"] for message in inbox.messages} == {"2026-01-10"}
+
+
 def test_every_tenants_books_are_proved_and_what_is_found_is_told_and_logged(
     bare: Factory, small: LedgerSync, caplog: Any
 ) -> None:
