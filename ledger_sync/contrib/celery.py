@@ -87,24 +87,14 @@ def register(
         health=health,
         tenants=tenants,
     )
-    works: dict[str, Callable[..., None]] = {
-        "start": queue.started,
-        "advance": queue.advance,
-        "watch": queue.watch,
-        "sync_all": queue.sync_all,
-        "verify_all": queue.verify_all,
-        "verify": queue.verify,
-    }
-    tasks = {name: _task(app, name, work) for name, work in works.items()}
+    tasks = {name: _task(app, name, work) for name, work in queue.tasks().items()}
     routes = app.conf.task_routes or ()
     others = routes if isinstance(routes, list | tuple) else (routes,)
     app.conf.task_routes = (*others, {"ledger_sync.*": {"queue": schedule.queue}})
     periodic: dict[str, tuple[Any, float | None]] = {
         "watch": (float(schedule.watch_seconds), float(schedule.watch_seconds)),
     }
-    for name, cron in (("sync_all", schedule.sync_cron), ("verify_all", schedule.verify_cron)):
-        if cron is not None:
-            periodic[name] = (crontab.from_string(cron), None)
+    periodic |= {name: (crontab.from_string(cron), None) for name, cron in schedule.crontabs().items()}
     app.conf.beat_schedule = {
         **(app.conf.beat_schedule or {}),
         **{

@@ -82,6 +82,11 @@ class Schedule:
             if not right:
                 raise ConfigurationError(f"Schedule({name}={getattr(self, name)!r}) makes no sense. {remedy}")
 
+    def crontabs(self) -> dict[str, str]:
+        """When the tasks of whole days and hours come round, by their names; the watch goes by seconds."""
+        times = {"sync_all": self.sync_cron, "verify_all": self.verify_cron}
+        return {name: cron for name, cron in times.items() if cron is not None}
+
 
 class Send(Protocol):
     """How a task is put into a queue: under its name, with plain JSON arguments.
@@ -222,6 +227,17 @@ class RunQueue:
         return imported(self.factory)()
 
     # -- what the tasks do -----------------------------------------------------------------------------
+
+    def tasks(self) -> dict[str, Callable[..., None]]:
+        """The tasks that a queue must know, by name, to be called with a message's arguments."""
+        return {
+            "start": self.started,
+            "advance": self.advance,
+            "watch": self.watch,
+            "sync_all": self.sync_all,
+            "verify_all": self.verify_all,
+            "verify": self.verify,
+        }
 
     def started(self, *, tenant: str | None = None, everybody: bool = False, **arguments: Any) -> None:
         """Task ``start``: as ``start``, with plain arguments, dates as ISO texts. One that is at work already is left.
