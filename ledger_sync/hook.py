@@ -271,8 +271,7 @@ class Hook:
         if not self.writer.find(connection, ledger, touched):
             return Written()
         listening = signals.anybody_listens
-        tell_new = listening("item-created", self.sender) or listening("item-changed", self.sender)
-        written = self.writer.write(connection, ledger, touched, tell_new=tell_new)
+        written = self.writer.write(connection, ledger, touched)
         explains = listening("line-skipped", self.sender) or log.isEnabledFor(logging.INFO)
         if explains or self.settings.manual == "block":
             for row in self.writer.classify(connection, ledger, touched):
