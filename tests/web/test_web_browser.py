@@ -18,13 +18,15 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import sessionmaker
 
-from ledger_sync import LedgerSync
+from ledger_sync import ALL_TENANTS, LedgerSync
 from ledger_sync.contrib.web.app import STATIC
 from ledger_sync.dialects import open_engine
 from ledger_sync.statements import Statement
 from tests.benchmarks.books_at_scale import TENANT, make
 from tests.budget import at_length, pairs
+from tests.conftest import make_sqlite
 from tests.refusing import refusing_new
+from tests.web.places import SMALL, Place, fill, listening
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef0123"
@@ -91,11 +93,11 @@ class Seen:
     asked: list[str]
     complaints: list[str]
 
-    def sign_in(self, address: str) -> None:
+    def sign_in(self, address: str, token: str = TOKEN) -> None:
         policy = self.page.goto(address).headers["content-security-policy"]
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
-        self.page.get_by_label("token", exact=False).first.fill(TOKEN)
+        self.page.get_by_label("token", exact=False).first.fill(token)
         self.page.keyboard.press("Enter")
         self.page.get_by_role("navigation").wait_for()
 
@@ -230,6 +232,22 @@ def test_a_sync_is_started_and_watched_to_its_end(seen: Seen, served: Served) ->
         seen.page.get_by_role("dialog").get_by_text(f"{count:,}", exact=True).first.wait_for()
     assert violations(seen.page) == []
     assert {url.split("/")[2] for url in seen.asked} == {f"127.0.0.1:{served.port}"}
+    assert seen.complaints == []
+
+
+def test_who_has_several_companies_syncs_the_one_that_they_have_chosen(seen: Seen, tmp_path: Path) -> None:
+    engine = make_sqlite(tmp_path / "companies.db")
+    place = Place(engine, LedgerSync(SMALL), sessionmaker(engine))
+    for company in ("acme", "beta"):
+        fill(place, company)
+    with listening(place.app()) as address:
+        seen.sign_in(f"{address}/", "token-of-both")
+        seen.page.get_by_label("Company").select_option("beta")
+        seen.start()
+        seen.says("The books agree")
+    with place.factory() as session:
+        assert [(run.tenant_id, run.clean) for run in place.sync.runs(session, ALL_TENANTS)] == [("beta", True)]
+    engine.dispose()
     assert seen.complaints == []
 
 
