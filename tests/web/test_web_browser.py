@@ -20,6 +20,7 @@ from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import ALL_TENANTS, LedgerSync
 from ledger_sync.contrib.web.app import STATIC
+from ledger_sync.contrib.web.operations import LINES_MAX
 from ledger_sync.dialects import open_engine
 from ledger_sync.statements import Statement
 from tests.benchmarks.books_at_scale import TENANT, make
@@ -323,6 +324,20 @@ def test_a_party_s_statement_is_reached_from_ageing_and_from_open_items(seen: Se
         page.get_by_role("link", name="Customer ").first.click()
         page.get_by_role("heading", name="Statement: Customer ").wait_for()
         assert page.get_by_role("link", name="Open items", exact=True).get_attribute("aria-current") == "true"
+
+
+def test_open_items_are_shown_up_to_what_the_server_answers_with(seen: Seen, served: Served) -> None:
+    sync_all(served)
+    seen.sign_in(served.address)
+    more = seen.page.get_by_role("button", name="Show more")
+    seen.go("#/items?ledger=customer&settled=1")
+    for shown in range(100, LINES_MAX, 100):
+        seen.says(f"The first {shown:,}.")
+        more.click()
+    seen.says(f"The first {LINES_MAX:,}.")
+    seen.says("No more are shown here")
+    assert more.count() == 0
+    assert seen.complaints == []
 
 
 def test_a_statement_leads_from_the_opening_balance_to_the_closing_one(seen: Seen, served: Served) -> None:

@@ -299,6 +299,7 @@ export const en = {
   itemsEmpty: "Nothing is open in this ledger.",
   includeSettled: "Settled ones, too",
   itemsShown: (count: number, more: boolean) => (more ? `The first ${n(count)}. There are more.` : s(count, "item", "items")),
+  itemsMost: "No more are shown here. Ageing leads to the statement of each party.",
   itemColumns: {
     party: "Party",
     document: "Document",

@@ -378,6 +378,7 @@ export const nb: Texts = {
   itemsEmpty: "Ingenting er åpent i denne reskontroen.",
   includeSettled: "Også utlignede",
   itemsShown: (count, more) => (more ? `De første ${n(count)}. Det finnes flere.` : s(count, "post", "poster")),
+  itemsMost: "Flere vises ikke her. Aldersfordelingen leder til kontoutskriften til hver part.",
   itemColumns: {
     party: "Part",
     document: "Dokument",
