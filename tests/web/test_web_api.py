@@ -25,7 +25,7 @@ from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SupplierApplication, SyncRun
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
-from tests.web.places import Place, authenticate, listening
+from tests.web.places import Place, authenticate, listening, with_tls
 
 API = "/api/ledger"
 
@@ -583,3 +583,26 @@ def test_other_origins_are_let_in_by_name_only(place: Place) -> None:
         asked["Origin"] = "https://evil.example.com"
         assert "access-control-allow-origin" not in client.options(f"{API}/session", headers=asked).headers
         assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("tls", "forwarded", "own"),
+    [
+        (False, None, "http"),
+        (True, None, "https"),
+        (False, "https", "https"),
+        (False, "https, http", "https"),
+        (False, "wss", "https"),
+        (True, "http", "http"),
+    ],
+)
+def test_the_application_s_own_origin_is_that_of_its_server_or_of_the_proxy_before_it(
+    place: Place, tls: bool, forwarded: str | None, own: str
+) -> None:
+    app = place.app(runs_at_once=0)
+    with served(with_tls(app) if tls else app) as client:
+        given = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
+        for scheme in ("http", "https"):
+            asked = {**given, "Origin": f"{scheme}://{client.base_url.netloc.decode()}"}
+            answer = client.get("/socket.io/?EIO=4&transport=polling", headers=asked)
+            assert answer.status_code == (200 if scheme == own else 400)

@@ -14,7 +14,7 @@ from socketio.exceptions import ConnectionError as RefusedError
 
 from ledger_sync.contrib.web import Principal
 from tests.budget import at_length
-from tests.web.places import TOKENS, Place, brief, listening
+from tests.web.places import TOKENS, Place, brief, listening, with_tls
 
 EVENTS = ("sync_progress", "sync_complete", "sync_error", "session_expired")
 SECONDS_MAX = 120
@@ -179,6 +179,25 @@ def test_who_has_no_valid_token_does_not_connect(place: Place, auth: Any) -> Non
 
     with listening(place.app(runs_at_once=0)) as address:
         run(refused(address))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_the_application_s_own_page_connects_with_tls_and_without(place: Place, scheme: str, transport: str) -> None:
+    async def connect(address: str) -> None:
+        client = Client("token-of-acme", [transport])
+        await client.socket.connect(
+            address,
+            {"Origin": address.replace("http", scheme, 1)},
+            auth={"token": client.token},
+            transports=client.transports,
+        )
+        assert (await client.join())["room"] == "acme"
+        await client.socket.eio.disconnect(abort=True)
+
+    app = place.app(runs_at_once=0)
+    with listening(with_tls(app) if scheme == "https" else app) as address:
+        run(connect(address))
 
 
 def test_a_socket_ends_with_its_token(place: Place) -> None:

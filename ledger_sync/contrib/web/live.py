@@ -124,8 +124,10 @@ class Live:
 
     def _lets_in(self, origin: str, environ: Any) -> bool:
         """Whether pages of an origin may connect: those that were named, and the application's own."""
-        own = f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
-        return origin in self._origins or origin == own
+        # engineio knows nothing of the server's own TLS; of several proxies the one before the page is named first
+        asked = environ.get("HTTP_X_FORWARDED_PROTO", environ["asgi.scope"].get("scheme", "http"))
+        scheme = asked.split(",")[0].strip().replace("ws", "http")
+        return origin in self._origins or origin == f"{scheme}://{environ.get('HTTP_HOST', '')}"
 
     async def _shown(self, token: str) -> Principal:
         """Who has a token, and may see.
