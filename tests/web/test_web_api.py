@@ -13,8 +13,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync
@@ -23,6 +24,7 @@ from ledger_sync.contrib.web import app as web_app
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SupplierApplication, SyncRun
+from tests.faults import STATES, DriverError
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
 from tests.web.places import Place, authenticate, listening, with_tls
@@ -521,6 +523,38 @@ def test_what_goes_wrong_inside_is_told_to_the_log_alone(place: Place, caplog: p
     assert "secret-place" not in answer.text
     assert "Traceback" not in answer.text
     assert any(record.exc_info for record in caplog.records)
+
+
+def test_a_database_that_is_busy_or_lost_is_a_503_for_every_operation(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost() -> Session:
+        raise OperationalError("SELECT secret", {}, DriverError(*STATES["lost"]))
+
+    app = create_app(place.sync, lost, authenticate, runs_at_once=0)
+    asked: dict[str, dict[str, Any]] = {
+        "explain": {"params": {"q": "ACME-1"}},
+        "statement": {"params": {"ledger": "supplier", "party": "1"}},
+        **{operation.name: {"json": BY_HAND} for operation in app.operations if operation.right == "settle"},
+    }
+    with served(app) as client:
+        for operation in app.operations:
+            path = f"{API}{operation.path}".replace("{syncId}", "1")
+            answer = client.request(operation.method, path, headers=SETTLER, **asked.get(operation.name, {}))
+            assert answer.status_code == (200 if operation.name == "session" else 503), operation.name
+            assert operation.name == "session" or answer.json()["remedy"] == "Try again in a moment."
+            assert "secret" not in answer.text
+    assert "08006" in caplog.text
+    assert "secret" not in "".join(record.getMessage() for record in caplog.records)
+
+
+def test_a_host_that_cannot_say_whose_a_token_is_just_now_is_a_503(place: Place) -> None:
+    async def unreachable(token: str) -> Principal | None:
+        raise ConnectionError("at 10.0.0.5")
+
+    with served(create_app(place.sync, place.factory, unreachable, runs_at_once=0)) as client:
+        answer = client.get(f"{API}/session", headers=ACME)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "The token could not be looked at.")
 
 
 # -- where it is --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as RefusedError
 
-from ledger_sync.contrib.web import Principal
+from ledger_sync.contrib.web import Principal, create_app, live
 from tests.budget import at_length
 from tests.web.places import TOKENS, Place, brief, listening, with_tls
 
@@ -208,6 +208,43 @@ def test_a_socket_ends_with_its_token(place: Place) -> None:
             await client.until(lambda client: ("session_expired", {}) in client.told and not client.socket.connected)
 
     with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+def test_a_socket_outlasts_a_host_that_cannot_be_asked_for_a_moment_and_nobody_new_connects(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "RECHECK_SECONDS", 0.05)
+    asked = 0
+    answers = True
+
+    def authenticate(token: str) -> Principal | None:
+        nonlocal asked
+        asked += 1
+        if not answers:
+            raise ConnectionError("at 10.0.0.5")
+        return TOKENS.get(token)
+
+    async def follow(address: str) -> None:
+        nonlocal answers
+        async with connected(address, "token-of-acme") as client:
+            await client.join()
+            answers = False
+            before = asked
+            await client.until(lambda _: asked > before + 2)
+            refused = socketio.AsyncClient(reconnection=False)
+            said: list[Any] = []
+            refused.on("connect_error", said.append)
+            with pytest.raises(RefusedError):
+                await refused.connect(address, auth={"token": "token-of-acme"})
+            assert said[0]["data"]["status"] == 503
+            await refused.disconnect()
+            assert (await client.join())["problem"]["status"] == 503
+            answers = True
+            assert (await client.join())["room"] == "acme"
+            assert client.told == []
+
+    with listening(create_app(place.sync, place.factory, authenticate, runs_at_once=0)) as address:
         run(follow(address))
 
 

@@ -33,7 +33,6 @@ from ledger_sync.contrib.web.openapi import document
 from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
-from ledger_sync.errors import LedgerSyncError
 from ledger_sync.logs import log
 from ledger_sync.workbench import Health, Poster
 
@@ -179,13 +178,12 @@ class WebApp:
                 )
             except ProblemError as problem:
                 return answered(problem)
-            except LedgerSyncError as error:
-                return answered(problem_of(error))
-            except Exception:
-                log.exception("Ledger sync: %s %s failed", operation.method, operation.path)
-                return answered(
-                    ProblemError(500, "Failed", "Something went wrong here.", "The server's log says what.")
-                )
+            except Exception as error:
+                told = problem_of(error)
+                if told is None:
+                    log.exception("Ledger sync: %s %s failed", operation.method, operation.path)
+                    told = ProblemError(500, "Failed", "Something went wrong here.", "The server's log says what.")
+                return answered(told)
             content = answer.model_dump_json(by_alias=True)
             return Response(content, operation.status, {"Cache-Control": "no-store"}, "application/json")
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ledger_sync.contrib.web.problems import ProblemError
 from ledger_sync.errors import ConfigurationError
+from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 
 Right = Literal["read", "sync", "settle"]
@@ -60,10 +61,14 @@ def refuse_without(right: Right, principal: Principal) -> None:
 async def principal_of(authenticate: Authenticate, token: str) -> Principal:
     """Who has a token.
 
-    :raises ProblemError: nobody, or no longer.
+    :raises ProblemError: nobody, or no longer; or the host cannot say just now, which is a 503.
     """
-    answer = authenticate(token) if token else None
-    principal = await answer if isawaitable(answer) else answer
+    try:
+        answer = authenticate(token) if token else None
+        principal = await answer if isawaitable(answer) else answer
+    except Exception:
+        log.exception("Ledger sync: a token could not be shown to the host")
+        raise ProblemError(503, "Failed", "The token could not be looked at.", "Try again in a moment.") from None
     if principal is None:
         raise ProblemError(
             401, "Not signed in", "The token is nobody's.", "Give a valid token: Authorization: Bearer …"

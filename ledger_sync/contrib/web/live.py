@@ -145,10 +145,6 @@ class Live:
             principal = await self._shown(token)
         except ProblemError as problem:
             raise RefusedError(problem.detail, problem.body) from None
-        except Exception:
-            log.exception("Ledger sync: a token could not be shown to the host")
-            busy = ProblemError(503, "Failed", "The token could not be looked at.", "Try again in a moment.")
-            raise RefusedError(busy.detail, busy.body) from None
         await self.server.save_session(sid, {"token": token})
         self._guards[sid] = asyncio.create_task(self._guard(sid, token, principal))
 
@@ -166,11 +162,8 @@ class Live:
             await asyncio.sleep(max(left, 0.0))
             try:
                 principal = await self._shown(token)
-            except ProblemError:
-                break
-            except Exception:
-                log.exception("Ledger sync: a token could not be shown to the host again")
-                if principal.expired:
+            except ProblemError as problem:
+                if problem.status != 503 or principal.expired:
                     break
                 continue
             if self._rooms.get(sid) not in {None, *(self.tenants.room(one) for one in self.tenants.of(principal))}:
