@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,22 @@ def test_a_tenant_that_names_nobody_or_everybody_opens_nothing(place: Place, ten
 def test_tenants_are_given_as_a_tuple() -> None:
     with pytest.raises(ConfigurationError, match="tuple of tenants"):
         Principal("kari", "acme")  # type: ignore[arg-type]
+
+
+def test_a_token_ends_at_an_aware_moment(place: Place) -> None:
+    with pytest.raises(ConfigurationError, match=r"2030.*aware"):
+        Principal("kari", ("acme",), expires_at=datetime(2030, 1, 1))  # noqa: DTZ001 - which is what is refused
+    aware = Principal("kari", ("acme",), expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    app = create_app(place.sync, place.factory, lambda token: aware, runs_at_once=0)
+    with served(app) as client:
+        assert client.get(f"{API}/session", headers=ACME).json()["expiresAt"] == "2030-01-01T00:00:00Z"
+    told = app.openapi["components"]["schemas"]["SignedIn"]["properties"]["expiresAt"]
+    assert {"type": "string", "format": "date-time"} in told["anyOf"]
+
+
+def test_origins_are_given_as_several(place: Place) -> None:
+    with pytest.raises(ConfigurationError, match="give a tuple of origins"):
+        place.app(origins="https://erp.example.com")
 
 
 def test_the_proof_and_the_lines_behind_it(place: Place, client: httpx.Client) -> None:

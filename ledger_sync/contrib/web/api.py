@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -68,7 +68,7 @@ class SignedIn(Envelope):
     name: str
     tenants: tuple[str, ...]
     rights: tuple[str, ...]
-    expires_at: Any
+    expires_at: datetime | None
     kinds: tuple[str, ...]
     version: str
 

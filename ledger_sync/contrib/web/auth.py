@@ -31,6 +31,7 @@ class Principal:
     :param tenants: whose books they may see, as the books name tenants; ignored by a host without tenants.
     :param rights: what they may do there.
     :param expires_at: when their token ends, aware; their sockets end with it. None: not by itself.
+    :raises ConfigurationError: ``tenants`` is one text, or ``expires_at`` naive.
     """
 
     name: str
@@ -41,6 +42,10 @@ class Principal:
     def __post_init__(self) -> None:
         if isinstance(self.tenants, str):
             raise ConfigurationError(f"Principal(tenants={self.tenants!r}): give a tuple of tenants, not a text.")
+        if self.expires_at is not None and self.expires_at.utcoffset() is None:
+            raise ConfigurationError(
+                f"Principal(expires_at={self.expires_at}): give an aware datetime, datetime.now(timezone.utc) say."
+            )
 
     @property
     def expired(self) -> bool:
