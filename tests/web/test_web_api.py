@@ -25,6 +25,7 @@ from ledger_sync.contrib.web import app as web_app
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SupplierApplication, SyncRun
+from tests import books
 from tests.faults import STATES, DriverError
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
@@ -234,6 +235,23 @@ def test_explained_by_voucher_by_kind_and_by_number_alone(place: Place, client: 
     missing = client.get(f"{API}/explain?q=nobody", headers=ACME)
     assert (missing.status_code, missing.json()["title"]) == (404, "Not in the books")
     assert missing.json()["remedy"]
+
+
+def test_what_else_bears_a_number_is_told_beside_the_first(place: Place, client: httpx.Client) -> None:
+    with place.factory() as session:
+        books.customer_invoice(session, invoice_number="ACME-5")
+        session.commit()
+    found = client.get(f"{API}/explain?q=ACME-5", headers=ACME).json()
+    bears = {found["subject"].replace(" ", ":"), *found["others"]}
+    assert bears == {"vendor_invoice:ACME-5", "customer_invoice:ACME-5"}
+    with place.factory() as session:
+        for series in ("A", "B"):
+            books.entry(session, voucher_series=series, voucher_number="ACME-5")
+        session.commit()
+    found = client.get(f"{API}/explain?q=ACME-5", headers=ACME).json()
+    assert {found["subject"].replace(" ", ":"), *found["others"]} == bears | {"A-ACME-5/2026", "B-ACME-5/2026"}
+    for other in found["others"]:
+        assert client.get(f"{API}/explain", params={"q": other}, headers=ACME).status_code == 200
 
 
 def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> None:

@@ -24,6 +24,7 @@ from ledger_sync.contrib.web.operations import LINES_MAX
 from ledger_sync.dialects import open_engine
 from ledger_sync.statements import Statement
 from tests.benchmarks.books_at_scale import TENANT, make
+from tests.books import customer_invoice
 from tests.budget import at_length, pairs
 from tests.conftest import make_sqlite
 from tests.refusing import refusing_new
@@ -236,11 +237,18 @@ def test_a_sync_is_started_and_watched_to_its_end(seen: Seen, served: Served) ->
     assert seen.complaints == []
 
 
-def test_who_has_several_companies_syncs_the_one_that_they_have_chosen(seen: Seen, tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Two companies' history."""
     engine = make_sqlite(tmp_path / "companies.db")
     place = Place(engine, LedgerSync(SMALL), sessionmaker(engine))
     for company in ("acme", "beta"):
         fill(place, company)
+    yield place
+    engine.dispose()
+
+
+def test_who_has_several_companies_syncs_the_one_that_they_have_chosen(seen: Seen, place: Place) -> None:
     with listening(place.app()) as address:
         seen.sign_in(f"{address}/", "token-of-both")
         seen.page.get_by_label("Company").select_option("beta")
@@ -248,7 +256,23 @@ def test_who_has_several_companies_syncs_the_one_that_they_have_chosen(seen: See
         seen.says("The books agree")
     with place.factory() as session:
         assert [(run.tenant_id, run.clean) for run in place.sync.runs(session, ALL_TENANTS)] == [("beta", True)]
-    engine.dispose()
+    assert seen.complaints == []
+
+
+def test_what_else_bears_a_number_is_one_click_away(seen: Seen, place: Place) -> None:
+    with place.factory() as session:
+        customer_invoice(session, invoice_number="ACME-5")
+        session.commit()
+    with listening(place.app(runs_at_once=0)) as address:
+        seen.sign_in(f"{address}/", "token-of-acme")
+        seen.go("#/explain?q=ACME-5")
+        other = seen.page.get_by_role("link", name="invoice ACME-5")
+        other.wait_for()
+        assert violations(seen.page) == []
+        other.click()
+        seen.page.get_by_role("link", name="invoice ACME-5").wait_for(state="detached")
+        seen.page.get_by_role("searchbox").wait_for()
+        assert seen.page.get_by_role("searchbox").input_value() in {"vendor_invoice:ACME-5", "customer_invoice:ACME-5"}
     assert seen.complaints == []
 
 

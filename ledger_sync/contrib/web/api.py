@@ -133,7 +133,7 @@ class Items(Envelope):
 
 
 class Found(Explanation):
-    """What became of what was searched for; ``others``: what else bears that number."""
+    """What became of what was searched for; ``others``: what else bears that number, as it is searched for."""
 
     others: tuple[str, ...] = ()
 
@@ -302,21 +302,23 @@ class Api:
         return await self.books.read(lambda s: self._found(s, tenant, asked))
 
     def _found(self, session: Session, tenant: Any, asked: str) -> Found:
-        """A voucher of that name, or else the documents of that number, whatever they are."""
+        """The voucher of that name, or else a document of that number; and what else has it, whatever that is."""
         ledgers = [self.sync.binding.ledger(name) for name in self.sync.settings.ledgers()]
         documents = [f"{document.name}:{asked}" for ledger in ledgers for document in ledger.documents]
         found: list[tuple[str, Explanation]] = []
+        could_be: list[str] = []
         first: NotInTheBooksError | None = None
         for subject in [asked, *([] if ":" in asked else documents)]:
             try:
                 found.append((subject, self.sync.explain(session, subject, tenant)))
             except NotInTheBooksError as error:
+                could_be += error.could_be
                 first = first or error
         if not found:
             assert first is not None
             raise first
         (_, explanation), *others = found
-        return Found(**explanation.model_dump(), others=tuple(subject for subject, _ in others))
+        return Found(**explanation.model_dump(), others=(*could_be, *(subject for subject, _ in others)))
 
     async def items(self, call: Call) -> BaseModel:
         asked: ItemsOf = call.asked

@@ -327,6 +327,7 @@ export const en = {
   explainLabel: "Voucher, invoice number or document",
   explain: "Explain",
   explainIdle: "Ask for a voucher or a document, and see rule by rule what became of it.",
+  explainOthers: "The same number belongs to others, too:",
   entryTitle: (voucher: string) => `Voucher ${voucher}`,
   entryFacts: (date: string, status: string, source: string | null) =>
     `${date}, ${status}, ${source === null ? "no source" : `source ${source}`}`,

@@ -406,6 +406,7 @@ export const nb: Texts = {
   explainLabel: "Bilag, fakturanummer eller dokument",
   explain: "Forklar",
   explainIdle: "Spør om et bilag eller et dokument, og se regel for regel hva det ble til.",
+  explainOthers: "Samme nummer hører også til andre:",
   entryTitle: (voucher) => `Bilag ${voucher}`,
   entryFacts: (date, status, source) => `${date}, ${status}, ${source === null ? "uten kilde" : `kilde ${source}`}`,
   lineTitle: (line, account) => (line === null ? `Konto ${account}` : `Linje ${line}, konto ${account}`),
