@@ -308,6 +308,25 @@ def test_two_items_are_settled_by_hand_and_taken_apart_in_the_principals_name(pl
         assert_settled(connection)
 
 
+def test_a_pin_is_set_and_taken_back_and_the_payment_settles_by_itself_again(place: Place, idle: httpx.Client) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    body = pair_of(place, "acme")
+    with place.factory() as session:
+        items = place.sync.open_items(session, "acme", ledgers=["supplier"], include_settled=True)
+    paid = next(item for item in items if item.amount > 0 and item.remaining_amount == 0)
+    body["toLine"] = str(paid.general_ledger_line_id)
+    refused = idle.post(f"{API}/release", headers=SETTLER, json=body)
+    assert (refused.status_code, "are not pinned apart" in refused.json()["detail"]) == (422, True)
+    assert idle.post(f"{API}/unsettle", headers=SETTLER, json=body).json()["method"] == "pin"
+    assert left_of(place, body["toLine"]) == "7000.00"
+    released = idle.post(f"{API}/release", headers=SETTLER, json={**body, "idempotencyKey": "k2"})
+    told = released.json()
+    assert (released.status_code, told["method"], told["amount"], told["actor"]) == (200, "release", "0.00", "siv")
+    assert left_of(place, body["toLine"]) == "0.00"
+    with place.engine.connect() as connection:
+        assert_settled(connection)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -349,7 +368,7 @@ def test_what_is_not_settled_is_not_taken_apart_and_a_key_serves_one_call(place:
     assert (again.status_code, "idempotency key 'k1'" in again.json()["detail"]) == (422, True)
 
 
-@pytest.mark.parametrize("path", ["settle", "unsettle"])
+@pytest.mark.parametrize("path", ["settle", "unsettle", "release"])
 def test_another_tenants_items_are_settled_by_nobody_and_told_as_nobodys(
     place: Place, idle: httpx.Client, path: str
 ) -> None:
@@ -376,7 +395,7 @@ def test_another_tenants_items_are_settled_by_nobody_and_told_as_nobodys(
         assert rows.all() == []
 
 
-@pytest.mark.parametrize("path", ["settle", "unsettle"])
+@pytest.mark.parametrize("path", ["settle", "unsettle", "release"])
 @pytest.mark.parametrize(
     ("token", "status"),
     [
@@ -460,6 +479,7 @@ BETAS: dict[str, list[dict[str, Any]]] = {
     "statement": [{"params": {"ledger": "supplier", "party": "{party}"}}],
     "settle": [{"json": BY_HAND}, {"json": {**BY_HAND, "tenant": "beta"}}],
     "unsettle": [{"json": BY_HAND}],
+    "release": [{"json": BY_HAND}],
 }
 """By operation: what acme asks about beta's."""
 

@@ -177,6 +177,7 @@ class Api:
             reading("/statement", "statement", "One party's account", StatementOf, Statement, self.statement),
             settling("/settle", "settle", "Settle two items by hand", Settle, self.settle),
             settling("/unsettle", "unsettle", "Take two items apart", Pair, self.unsettle),
+            settling("/release", "release", "Take back that two items are kept apart", Pair, self.release),
         )
 
     def _tenant(self, call: Call) -> Any:
@@ -362,6 +363,9 @@ class Api:
 
     async def unsettle(self, call: Call) -> BaseModel:
         return await self._by_hand(call, self.sync.unsettle)
+
+    async def release(self, call: Call) -> BaseModel:
+        return await self._by_hand(call, self.sync.release)
 
     async def _by_hand(self, call: Call, done: Callable[..., Application]) -> Application:
         """Do something to the two items that are meant, in the principal's name.
