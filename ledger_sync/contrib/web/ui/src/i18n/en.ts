@@ -97,7 +97,6 @@ export const en = {
   errorsTitle: "Errors",
   errorsNewest: (shown: number, total: number) => `The newest ${n(shown)} of ${n(total)}`,
   errorsAll: "Show all errors",
-  errorsTold: (count: number) => s(count, "line could not be written.", "lines could not be written."),
   errorsElsewhere: "The run met errors, but the server sent no details.",
   voucher: (voucher: string) => `Voucher ${voucher}`,
   entry: (entry: string) => `Entry ${entry}`,

@@ -95,7 +95,6 @@ export const nb: Texts = {
   errorsTitle: "Feil",
   errorsNewest: (shown, total) => `De siste ${n(shown)} av ${n(total)}`,
   errorsAll: "Vis alle feil",
-  errorsTold: (count) => s(count, "linje kunne ikke skrives.", "linjer kunne ikke skrives."),
   errorsElsewhere: "Kjøringen møtte feil, men serveren sendte ingen detaljer.",
   voucher: (voucher) => `Bilag ${voucher}`,
   entry: (entry) => `Postering ${entry}`,
