@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -631,6 +632,19 @@ def test_it_mounts_under_a_prefix_of_a_backend(place: Place) -> None:
         assert client.get("/erp/ledger/socket.io/?EIO=4&transport=polling").status_code == 200
         assert client.get(f"/erp/ledger{API}/nothing", headers=ACME).json()["status"] == 404
         assert client.post(f"/erp/ledger{API}/proof", headers=ACME).status_code == 405
+
+
+def test_what_is_closed_leaves_no_thread_and_may_be_served_again(place: Place) -> None:
+    before = set(threading.enumerate())
+    app = place.app()
+    for _ in range(2):
+        with served(app) as client:
+            assert client.get(f"{API}/proof", headers=ACME).status_code == 200
+            ours = [one for one in set(threading.enumerate()) - before if one.name.startswith("ledger-sync web")]
+        assert ours
+        for thread in ours:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in ours)
 
 
 def test_built_files_are_cached_by_their_content(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

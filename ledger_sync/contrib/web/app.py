@@ -231,6 +231,7 @@ class WebApp:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         await self.crew.stop()
+        self.live.books.close()
 
 
 class _Assets(StaticFiles):

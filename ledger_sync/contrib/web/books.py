@@ -31,8 +31,12 @@ class Books:
     def __init__(self, sync: LedgerSync, factory: Any) -> None:
         self.sync = sync
         self.factory = factory
-        # of its own: what somebody reads holds up neither the runs nor the host's own threads
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sync web")
+        self._threads = _threads()
+
+    def close(self) -> None:
+        """Let the threads end when their work is done. Whoever asks after that has new ones."""
+        self._threads.shutdown(wait=False)
+        self._threads = _threads()
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Call something with a session, which is rolled back."""
@@ -58,3 +62,8 @@ class Books:
         if is_asynchronous(self.factory):
             return await in_event_loop(work, self.factory)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, self.factory)
+
+
+def _threads() -> ThreadPoolExecutor:
+    # of their own: what somebody reads holds up neither the runs nor the host's own threads
+    return ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sync web")
