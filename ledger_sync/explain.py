@@ -111,8 +111,9 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
             query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
         rows = list(connection.execute(query.order_by(entry.id).limit(10)))
         if len(rows) > 1:
-            several = ", ".join(voucher_text(row) for row in rows)
-            raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
+            several = [voucher_text(row) for row in rows]
+            said = f"could be {', '.join(several)}"
+            raise NotInTheBooksError(f"voucher {text}", said, "Write the one that is meant.", several)
         if rows:
             return [rows[0].id]
     return []

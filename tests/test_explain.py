@@ -189,8 +189,9 @@ def test_a_voucher_is_found_as_people_write_it(session: Session, sync: LedgerSyn
 def test_a_voucher_that_could_be_several_is_told_with_all_of_them(session: Session, sync: LedgerSync) -> None:
     posted(session, voucher_series="A", voucher_number="17")
     posted(session, voucher_series="B", voucher_number="17")
-    with pytest.raises(NotInTheBooksError, match="could be A-17/2026, B-17/2026"):
+    with pytest.raises(NotInTheBooksError, match="could be A-17/2026, B-17/2026") as refused:
         sync.explain(session, "17", "acme")
+    assert refused.value.could_be == ("A-17/2026", "B-17/2026")
 
 
 def test_a_year_tells_vouchers_apart(session: Session, sync: LedgerSync) -> None:
