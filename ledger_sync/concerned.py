@@ -2,7 +2,7 @@
 
 The collector sees objects with their history. A bulk statement, or a host that names what it wrote past the hook, gives
 only keys, so everything that might follow from a change of those entries is named: their lines, lines that they had,
-lines of reversing entries, and, with a cut-over, the invoices that they name. Too much does no harm.
+lines of reversing entries, and, with a cut-over, the invoices and claims that they name. Too much does no harm.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Concerned:
         return found
 
     def named(self, connection: Connection, entries: set[Any]) -> Named:
-        """The invoices that some entries and the links of their lines name as their sources.
+        """The invoices and claims that some entries and the links of their lines name as their sources.
 
-        Only with a cut-over: an invoice's own lines decide then about the lines of those that settle it.
+        Only with a cut-over: a document's own lines decide then about the lines of those that settle it.
         """
         entry, line, link = aliased(self.binding.entry), aliased(self.binding.line), aliased(self.binding.link)
         linked = select(attribute(link, "source_id")).join(line, attribute(line, "id") == attribute(link, "line_id"))
@@ -95,7 +95,7 @@ class Concerned:
         return found
 
     def named_by_rows(self, connection: Connection, entries: set[Any]) -> Named:
-        """The invoices that the rows of some entries name; with a cut-over, as in ``named``."""
+        """The invoices and claims that the rows of some entries name; with a cut-over, as in ``named``."""
         found: Named = {}
         for ledger, document in self._deciding():
             item = aliased(ledger.item)
@@ -109,12 +109,10 @@ class Concerned:
     def _deciding(self) -> list[tuple[Ledger, Document]]:
         if not self.settings.effective_from:
             return []
-        return [
-            (ledger, document) for ledger in self.ledgers for document in ledger.documents if document.role == "invoice"
-        ]
+        return [(ledger, ledger.opener) for ledger in self.ledgers if ledger.opener is not None]
 
     def named_by_lines(self, connection: Connection, lines: set[Any]) -> Named:
-        """The invoices that some lines name, have named or would name: by link, by row or by entry; as in ``named``."""
+        """The invoices and claims that lines name, have named or would name, by link, row or entry; as in ``named``."""
         entry, line, link = aliased(self.binding.entry), aliased(self.binding.line), aliased(self.binding.link)
         found: Named = {}
         for ledger, document in self._deciding():

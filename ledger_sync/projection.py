@@ -259,6 +259,7 @@ def _documented(binding: Binding, settings: Settings, ledger: Ledger, where: Res
         elif document.role == "claim":
             kind = case((and_(present, s.amount > 0), "expense"), else_=kind)
             own_id = case((present, attribute(alias, "id")), else_=own_id)
+            opens = and_(present, s.amount > 0, ~s.is_reversal, s.link_kind.is_(None))
         else:
             reference = case((present, _reference(s.line_reference, alias, document)), else_=reference)
     kind = case((s.is_reversal, "reversal"), (s.link_kind.is_not(None), s.link_kind), else_=kind)
@@ -300,7 +301,7 @@ def _resolved(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
     """The documented lines with the document that each of them settles."""
     documented = _documented(binding, settings, ledger, where)
     d = documented.c
-    opener = next((document for document in ledger.documents if document.role != "payment"), None)
+    opener = ledger.opener
     if opener is None:
         settled_id: ColumnElement[Any] = null()
     else:
@@ -314,10 +315,9 @@ def _resolved(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
 def _settlement_key(ledger: Ledger, c: Any) -> ColumnElement[Any]:
     """What items have in common that settle each other: the document, else a payment's raw reference."""
     raw: ColumnElement[Any] = literal(UNRESOLVED, String()) + c.reference
-    opener = next((document for document in ledger.documents if document.role != "payment"), None)
-    if opener is None:
+    if ledger.opener is None:
         return raw
-    return func.coalesce(literal(f"{opener.name}:", String()) + text_of(c.settled_id), raw)
+    return func.coalesce(literal(f"{ledger.opener.name}:", String()) + text_of(c.settled_id), raw)
 
 
 def _supported(settings: Settings, ledger: Ledger, c: Any) -> Bool:

@@ -709,6 +709,28 @@ def test_what_settles_a_document_from_before_the_cut_over_leaves_no_phantom_cred
         assert reason(sync, session) == ["before_cutover"]
 
 
+def test_the_payout_of_a_claim_from_before_the_cut_over_leaves_no_phantom_credit_either(engine: Engine) -> None:
+    with attached(engine, Settings(effective_from=CUT_OVER)) as (sync, session):
+        old = claim(session)
+        whose = {"tenant_id": "acme", "employee_id": old.employee_id}
+        new = ExpenseClaim(**whose, claim_number="R2", claim_date=DAY, amount=100)
+        session.add(new)
+        session.flush()
+        books.entry(session, "2910", -100, ("expense_claim", old.id), on=BEFORE)
+        accrued = books.entry(session, "2910", -100, ("expense_claim", new.id))
+        for expensed in (old, new):
+            books.entry(session, "2910", 60, ("expense_claim", expensed.id))
+        session.commit()
+        synced(session, 2, Rules(cut_over=CUT_OVER))
+        proof = sync.verify(session, "acme")
+        (account,) = [account for account in proof.accounts if account.account_number == "2910"]
+        assert (proof.clean, account.subledger_balance) == (True, Decimal(40))
+        # the document is as old as its own lines: with those the payout comes and goes
+        session.add(accrued.reverse(DAY))
+        session.commit()
+        synced(session, 3, Rules(cut_over=CUT_OVER))
+
+
 def test_an_invoice_dated_before_the_cut_over_and_posted_after_it_is_a_row(engine: Engine) -> None:
     with attached(engine, Settings(effective_from=CUT_OVER)) as (_, session):
         invoice = books.vendor_invoice(session, invoice_date=BEFORE)
