@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import LedgerSync
+from ledger_sync import ControlAccount, LedgerSync, Settings
 from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.contrib.saft import import_saft
 from ledger_sync.errors import ConfigurationError, LinkError
@@ -233,6 +233,35 @@ def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sy
     sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
     with pytest.raises(LinkError, match="has a source link already"):
         sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
+
+
+TAKES_PAYMENTS = ControlAccount(accounts=("2400",), ledger="supplier", sources={"vendor_payment": "vendor_payment"})
+
+
+def test_a_link_is_of_a_source_type_that_the_lines_own_account_takes(engine: Engine) -> None:
+    by_ehf = ControlAccount(accounts=("2410",), ledger="supplier", sources={"ehf_invoice": "vendor_invoice"})
+    accounts = (ControlAccount(accounts=("2400",), ledger="supplier"), by_ehf)
+    sync = LedgerSync(Settings(control_accounts=accounts))
+    with Session(engine) as session:
+        invoice = vendor_invoice(session, 100)
+        made = post_sourceless(session, "2410", -100)
+        assert (
+            sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO).source_type == "ehf_invoice"
+        )
+        assert sync.verify(session, "acme").account("2410").difference == 0
+
+
+def test_what_an_account_does_not_take_is_neither_linked_nor_proposed(engine: Engine) -> None:
+    sync = LedgerSync(Settings(control_accounts=(TAKES_PAYMENTS,)))
+    with Session(engine) as session:
+        invoice = vendor_invoice(session, 100, invoice_number="8907")
+        made = post_sourceless(session, "2400", -100, "Invoice 8907")
+        with pytest.raises(
+            LinkError, match=r"is on 2400, which takes no vendor_invoice\. Name one of vendor_payment, or"
+        ):
+            sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
+        found = sync.match(session, "acme")
+        assert (found.proposals, found.unmatched) == ((), 1)
 
 
 # -- the review file -----------------------------------------------------------------------------------
