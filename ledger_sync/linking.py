@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.concerned import Concerned, Named, together
 from ledger_sync.control_lines import source_type_on
 from ledger_sync.errors import LinkError
 from ledger_sync.logs import log
 from ledger_sync.settings import ControlAccount, Settings
-from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
 
 
@@ -74,8 +74,9 @@ class Linking:
             source_id=document_id,
             **{name: value for name, value in told.items() if has(self.binding.link, name)},
         )
+        before = self._named(session, ledger, line_id)
         session.add(made)
-        self._follow(session, ledger, line_id)
+        self._follow(session, ledger, line_id, before)
         return made
 
     def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
@@ -89,18 +90,31 @@ class Linking:
         log.info(
             "Ledger sync: link of line %s to %s %s taken back", line_id, made.source_type, made.source_id, extra=extra
         )
+        before = self._named(session, ledger, line_id)
         session.delete(made)
-        self._follow(session, ledger, line_id)
+        self._follow(session, ledger, line_id, before)
 
     def _of_line(self, session: Session, line_id: Any) -> Any:
         link = self.binding.link
         return session.scalars(select(link).where(attribute(link, "line_id") == line_id)).one_or_none()
 
-    def _follow(self, session: Session, ledger: Ledger, line_id: Any) -> None:
-        """Have the row follow now, also where the session is not attached; if it is, there is nothing left to do."""
+    def _named(self, session: Session, ledger: Ledger, line_id: Any) -> Named:
+        """The invoices that the line names: with a cut-over, it decides about the lines of those that settle them."""
+        connection = session.connection(bind_arguments={"mapper": inspect(self.binding.line)})
+        return Concerned(self.binding, self.settings, (ledger,)).named_by_lines(connection, {line_id})
+
+    def _follow(self, session: Session, ledger: Ledger, line_id: Any, before: Named) -> None:
+        """Have the rows follow now, also where the session is not attached; if it is, there is nothing left to do.
+
+        :param before: the invoices that the line named before the change.
+        """
         session.flush()
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        self.writer.write(connection, ledger, Touched(lines={line_id}, rewrite=True, remove=True))
+        named = together(before, self._named(session, ledger, line_id))
+        for concerned in Concerned(self.binding, self.settings, (ledger,)).by_keys(set(), {line_id}, named):
+            touched = concerned[ledger.name]
+            if self.writer.find(connection, ledger, touched):
+                self.writer.write(connection, ledger, touched)
         for item in [i for i in session.identity_map.values() if isinstance(i, ledger.item)]:
             session.expire(item)
 
