@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, inspect, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, inspect, or_, select, union
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import held, key_held
@@ -80,7 +80,7 @@ class Explanation(_Result):
     entries: tuple[EntryExplanation, ...]
 
 
-_VOUCHER: Final = re.compile(r"(?P<number>.+?)(/(?P<year>[0-9]{4}))?", re.DOTALL)
+_WITH_YEAR: Final = re.compile(r"(?P<number>.+)/(?P<year>[0-9]{4})", re.DOTALL)
 _NAMED: Final = re.compile(r"(?P<name>[a-z_]+):(?P<number>.+)", re.DOTALL)
 
 
@@ -92,7 +92,8 @@ def explain(session: Session, binding: Binding, settings: Settings, subject: Any
 def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any, text: str) -> list[Any]:
     """The entry, by id, of a voucher as people write it: ``17``, ``B-17``, ``17/2026`` or ``B-17/2026``.
 
-    None when there is no such voucher.
+    A number may itself end like a year, so ``5/1234`` is also the voucher of that number. None when there is no such
+    voucher.
 
     :raises NotInTheBooksError: there are several; the message lists them.
     :raises TextError: no voucher can be called that.
@@ -102,13 +103,12 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
     number, series = attribute(entry, "voucher_number"), attribute(entry, "voucher_series")
     # as it stands, and without the blanks that people type around it
     for given in dict.fromkeys((text, text.strip())):
-        match = _VOUCHER.fullmatch(given)
-        written = match["number"] if match else given
-        query = select(entry.id, *_voucher_columns(entry)).where(
-            attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
-        )
-        if match and match["year"]:
-            query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
+        called = or_(number == given, series + "-" + number == given)
+        if match := _WITH_YEAR.fullmatch(given):
+            without = match["number"]
+            of_year = attribute(entry, "fiscal_year") == int(match["year"])
+            called = or_(called, and_(or_(number == without, series + "-" + number == without), of_year))
+        query = select(entry.id, *_voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
         rows = list(connection.execute(query.order_by(entry.id).limit(10)))
         if len(rows) > 1:
             several = ", ".join(voucher_text(row) for row in rows)

@@ -199,6 +199,19 @@ def test_a_year_tells_vouchers_apart(session: Session, sync: LedgerSync) -> None
     assert [e.voucher for e in sync.explain(session, "17/2025", "acme").entries] == ["17/2025"]
 
 
+@pytest.mark.parametrize("written", ["5/1234", "B-5/1234", "5/1234/2026", "B-5/1234/2026"])
+def test_a_voucher_whose_own_number_ends_like_a_year_is_found(session: Session, sync: LedgerSync, written: str) -> None:
+    posted(session, voucher_series="B", voucher_number="5/1234")
+    assert [e.voucher for e in sync.explain(session, written, "acme").entries] == ["B-5/1234/2026"]
+
+
+def test_a_number_and_a_year_that_name_two_vouchers_are_told_with_both(session: Session, sync: LedgerSync) -> None:
+    posted(session, voucher_number="5", on=date(2025, 3, 1))
+    posted(session, voucher_number="5/2025")
+    with pytest.raises(NotInTheBooksError, match="could be 5/2025, 5/2025/2026"):
+        sync.explain(session, "5/2025", "acme")
+
+
 @pytest.mark.parametrize("written", ["18", "A-17", "17/2025"])
 def test_an_unknown_voucher_is_not_in_the_books(session: Session, sync: LedgerSync, written: str) -> None:
     posted(session, voucher_series="B", voucher_number="17")
