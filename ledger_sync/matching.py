@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, source_types, voucher_text
+from ledger_sync.control_lines import Lines, of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
 from ledger_sync.settings import Settings
@@ -103,11 +103,17 @@ def match(session: Session, binding: Binding, settings: Settings, tenant_id: Any
             shape = ("pairs", name, document.name, role)
             query = binding.once(settings, shape, lambda: _pairs(*arguments, document, role))  # noqa: B023
             for row in connection.execute(query, {"tenant": tenant_id}):
-                evidence = tuple(_evidence(row)) if _is_near(row, role) else ()
+                evidence = tuple(_evidence(row)) if _is_near(row, role) and _is_taken(settings, row, document) else ()
                 if evidence:
                     _, candidates = found.setdefault((name, row.line_id), (row, []))
                     candidates.append(_candidate(row, document, role, evidence))
     return Matches(tenant_id=tenant_id, proposals=tuple(_proposals(found)), unmatched=sourceless - len(found))
+
+
+def _is_taken(settings: Settings, row: Any, document: Document) -> bool:
+    """Whether the line's own account takes such documents: to another the line could not be linked."""
+    control = settings.control_account(row.account_number)
+    return control is not None and source_type_on(control, document.name) is not None
 
 
 def _is_near(row: Any, role: Role) -> bool:
