@@ -192,7 +192,9 @@ def put_off(connection: Connection, binding: Binding, segment: Segment, before: 
     """Give a segment back until others, new ones, are done.
 
     :raises FencedError: another worker has taken it over.
+    :raises StoppedError: the run does not go on.
     """
+    check_in(connection, binding, segment.run_id, lock=True)
     table = segment_table(binding)
     last = connection.scalar(select(func.max(table.c.position)).where(table.c.run_id == segment.run_id)) or 0
     add(connection, binding, [replace(new, position=last + number) for number, new in enumerate(before, 1)])
@@ -201,12 +203,17 @@ def put_off(connection: Connection, binding: Binding, segment: Segment, before: 
         raise FencedError
 
 
-def check_in(connection: Connection, binding: Binding, run_id: Any) -> None:
+def check_in(connection: Connection, binding: Binding, run_id: Any, *, lock: bool = False) -> None:
     """Look whether the run goes on, at the beginning of a batch.
 
+    :param lock: hold the run's row, for who decides by what others do to its segments. It comes before the segments'
+        rows, everywhere, so that nobody waits in a circle.
     :raises StoppedError: it does not.
     """
     table = run_table(binding)
+    if lock:
+        # by writing: SQLite's lock is the one on the file
+        connection.execute(update(table).where(table.c.id == run_id).values(stage=table.c.stage))
     run = connection.execute(select(table.c.state, table.c.command).where(table.c.id == run_id)).one_or_none()
     if run is None or run.state != "running":
         raise StoppedError(None)
@@ -227,7 +234,7 @@ def take(
 
     :raises StoppedError: the run does not go on.
     """
-    check_in(connection, binding, run_id)
+    check_in(connection, binding, run_id, lock=True)
     table = segment_table(binding)
     query = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
     rows = connection.execute(query).all()
@@ -346,11 +353,6 @@ def save(
     }
     if last_error is not None:
         values["last_error"] = storable(last_error)[:NOTE_MAX]
-    table = segment_table(binding)
-    known = {name: getattr(segment, name) for name in ("cursor", "processed", "synced", "applied", "errors")}
-    as_known = [table.c[name].is_not_distinct_from(value) for name, value in known.items()]
-    if connection.execute(_mine(binding, segment).where(*as_known).values(**values)).rowcount != 1:
-        raise FencedError
     counts = {
         "processed": processed if segment.kind == "lines" else 0,
         "synced": 0 if segment.kind == "documents" else synced,
@@ -367,6 +369,11 @@ def save(
     }
     if connection.execute(running.values(**changed)).rowcount != 1:
         raise StoppedError(None)
+    table = segment_table(binding)
+    known = {name: getattr(segment, name) for name in ("cursor", "processed", "synced", "applied", "errors")}
+    as_known = [table.c[name].is_not_distinct_from(value) for name, value in known.items()]
+    if connection.execute(_mine(binding, segment).where(*as_known).values(**values)).rowcount != 1:
+        raise FencedError
     return after
 
 
@@ -391,11 +398,11 @@ def renew(connection: Connection, binding: Binding, settings: Settings, segment:
     """
     check_in(connection, binding, segment.run_id)
     runs, lease = run_table(binding), lease_end(settings)
-    if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:
-        raise FencedError
     told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": lease}
     running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
     connection.execute(running.values(**told, sequence=runs.c.sequence + 1))
+    if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:
+        raise FencedError
 
 
 def release(connection: Connection, binding: Binding, segment: Segment, last_error: str | None = None) -> None:

@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, signals
+from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
 from ledger_sync.models import (
     CustomerLedger,
@@ -46,6 +48,8 @@ from tests.oracle import assert_synced
 from tests.refusing import refusing_new
 from tests.test_backfill import Factory, all_synced, post_history, stored
 from tests.watching import listening, statements
+
+T = TypeVar("T")
 
 SMALL = Settings(batch_lines_max=2, segment_lines_max=5)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -335,6 +339,66 @@ def test_a_worker_whose_segment_was_taken_over_commits_nothing_more(history: Fac
     assert taken_over[0].state == "completed"
     assert (report.state, report.processed, report.synced) == ("completed", 14, 10)
     all_synced(history)
+
+
+def both_at_once(engine: Engine, first: Callable[[Session], T], second: Callable[[Session], T]) -> tuple[T, T]:
+    """What two workers come to when the second is at it before the first commits: it is about to write, or waits."""
+    factory, writes = sessionmaker(engine), threading.Event()
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread() is not threading.main_thread() and statement.startswith(("INSERT", "UPDATE")):
+            writes.set()
+
+    def beside() -> T:
+        with factory() as session:
+            outcome = second(session)
+            session.commit()
+        return outcome
+
+    with factory() as session, ThreadPoolExecutor(1) as pool, listening(engine, "before_cursor_execute", note):
+        outcome = first(session)
+        other = pool.submit(beside)
+        assert writes.wait(30)
+        session.commit()
+        return outcome, other.result()
+
+
+def test_workers_who_take_at_once_keep_to_the_limit_of_a_tenant(history: Factory, engine: Engine) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(segment_lines_max=2, tenant_workers_max=1))
+    run_id = sync.start(history, tenant_id="acme")
+    sync.advance(history, run_id, 0)
+
+    def take(worker: str, session: Session) -> Any:
+        return segments.take(session.connection(), sync.binding, sync.settings, run_id, worker)
+
+    taken, other = both_at_once(engine, partial(take, "one"), partial(take, "other"))
+    assert (taken.kind, other) == ("lines", "busy")
+
+
+def test_proofs_of_two_tenants_are_put_off_at_once(history: Factory, engine: Engine) -> None:
+    for tenant in ("acme", "beta"):
+        post_history(history, tenant, entries=1)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    left = SyncSegment.run_id == run_id, SyncSegment.state != "done"
+    with history() as session:
+        while set(session.scalars(select(SyncSegment.kind).where(*left))) != {"verify"}:
+            session.rollback()
+            sync.advance(history, run_id, 0)
+        connection = session.connection()
+        one, other = (segments.take(connection, sync.binding, sync.settings, run_id, name) for name in ("one", "other"))
+        session.commit()
+
+    def put_off(segment: Any, session: Session) -> None:
+        late = replace(segment, id=None, kind="late", ledger="supplier")
+        segments.put_off(session.connection(), sync.binding, segment, [late])
+
+    both_at_once(engine, partial(put_off, one), partial(put_off, other))
+    assert sync.advance(history, run_id).state == "completed"
+    with history() as session:
+        late = session.scalars(select(SyncSegment.tenant_id).where(SyncSegment.kind == "late"))
+        assert sorted(late) == ["acme", "beta"]
 
 
 def test_advance_does_a_slice_and_never_takes_a_living_workers_segment(history: Factory) -> None:
