@@ -17,7 +17,7 @@ from importlib.metadata import version
 from traceback import clear_frames
 from typing import Any, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, Table, insert, inspect, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, case, insert, inspect, literal, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -144,6 +144,12 @@ def run_table(binding: Binding) -> Table:
 def lease_end(settings: Settings, lines: int = 0) -> datetime:
     """When a lease that is renewed now ends, for a step over so many lines in one statement."""
     return utc_now() + timedelta(seconds=settings.lease_seconds + lines * SECONDS_PER_LINE)
+
+
+def kept(runs: Table, lease: datetime) -> ColumnElement[datetime]:
+    """A run's lease until then, or longer if another of its workers has asked for more."""
+    end = literal(lease, runs.c.lease_until.type)
+    return case((runs.c.lease_until > end, runs.c.lease_until), else_=end)
 
 
 def key_of(tenant_id: Any) -> Any:

@@ -24,7 +24,7 @@ from ledger_sync.binding import Binding
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import added_up
-from ledger_sync.runs import lease_end, run_table
+from ledger_sync.runs import kept, lease_end, run_table
 from ledger_sync.settings import Settings
 
 Kind = Literal["check", "documents", "lines", "settle", "late", "verify"]
@@ -250,7 +250,7 @@ def take(
         )
         if connection.execute(taken).rowcount == 1:
             runs = run_table(binding)
-            values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": lease}
+            values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": kept(runs, lease)}
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
             return replace(_segment(row), attempt=row.attempt + 1, state="running")
     return "busy"
@@ -364,7 +364,7 @@ def save(
     changed |= {
         "sequence": runs.c.sequence + 1,
         "active_seconds": runs.c.active_seconds + seconds,
-        "lease_until": lease,
+        "lease_until": kept(runs, lease),
         "stage": segment.stage,
     }
     if connection.execute(running.values(**changed)).rowcount != 1:
@@ -398,7 +398,7 @@ def renew(connection: Connection, binding: Binding, settings: Settings, segment:
     """
     check_in(connection, binding, segment.run_id)
     runs, lease = run_table(binding), lease_end(settings)
-    told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": lease}
+    told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": kept(runs, lease)}
     running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
     connection.execute(running.values(**told, sequence=runs.c.sequence + 1))
     if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:

@@ -401,6 +401,30 @@ def test_proofs_of_two_tenants_are_put_off_at_once(history: Factory, engine: Eng
         assert sorted(late) == ["acme", "beta"]
 
 
+def test_one_workers_commits_do_not_shorten_the_lease_that_anothers_long_step_needs(history: Factory) -> None:
+    for tenant in ("acme", "beta"):
+        post_history(history, tenant)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    sync.advance(history, run_id, 0)
+    with history() as session:
+        # a step over so many lines in one statement
+        many = update(SyncSegment).where(SyncSegment.tenant_id == "acme", SyncSegment.kind == "settle")
+        session.execute(many.values(total=1_000_000))
+        session.execute(update(SyncSegment).where(SyncSegment.kind == "lines").values(state="done"))
+        connection = session.connection()
+        taken = [segments.take(connection, sync.binding, sync.settings, run_id, name) for name in ("long", "short")]
+        long, short = taken
+        assert isinstance(long, segments.Segment)
+        assert isinstance(short, segments.Segment)
+        assert (long.tenant_id, short.tenant_id) == ("acme", "beta")
+        segments.renew(connection, sync.binding, sync.settings, short, None)
+        segments.save(connection, sync.binding, sync.settings, short, done=True)
+        session.commit()
+        kept = session.get_one(SyncSegment, long.id)
+        assert session.get_one(SyncRun, run_id).lease_until == kept.lease_until
+
+
 def test_advance_does_a_slice_and_never_takes_a_living_workers_segment(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(Settings(batch_lines_max=2, lease_seconds=3600))
