@@ -99,6 +99,8 @@ class _Planner:
                 lines[cut.tenant_id, name] = lines.get((cut.tenant_id, name), 0) + cut.lines
                 parts.append(self._part(name, "lines", cut.tenant_id, cut.lines, cursor=cut.after, until=cut.until))
         if not self.dry_run:
+            # one whose first entries the poster will post has none yet
+            tenants = list(dict.fromkeys([*tenants, *(part.tenant_id for part in parts)]))
             parts += self._ends(tenants, lines)
         numbers = count(1)
         numbered = tuple(replace(segment, position=next(numbers)) for segment in parts)

@@ -1106,6 +1106,16 @@ def test_a_poster_posts_what_no_entry_mentions_and_every_document_is_in_the_ledg
     assert (sum(stage.posted for stage in again.stages), again.synced) == (0, 0)
 
 
+def test_a_tenant_whose_first_entries_the_poster_posts_is_settled_and_proved_too(history: Factory) -> None:
+    post_history(history)
+    with history() as session:
+        books.vendor_invoice(session, tenant="beta")
+        session.commit()
+    report = LedgerSync().backfill(history, tenant_id=ALL_TENANTS, poster=post_vendor_invoice)
+    assert (sum(stage.posted for stage in report.stages), report.clean) == (1, True)
+    all_synced(history)
+
+
 def test_without_a_poster_unposted_documents_are_counted(history: Factory) -> None:
     unposted_documents(history)
     report = LedgerSync().backfill(history, tenant_id="acme")
