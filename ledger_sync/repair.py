@@ -24,7 +24,7 @@ from ledger_sync.comparison import compared
 from ledger_sync.dialects import parameter_set
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport
-from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, retried, said_if_possible
+from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, control_lines_in, retried, said_if_possible
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
@@ -55,7 +55,9 @@ class Repair:
         """Write what is missing, correct what differs, take away what is orphaned; or only count it."""
         if dry_run:
             return self._all(None, on_progress)
-        run = UnsteeredRun(self.batches, self.settings, "repair", self.tenant_id, "repairing")
+        # what is wrong is looked for, settled and proved in all of the tenant's books at once
+        lines = retried(self.settings.retries_max, self._lines)
+        run = UnsteeredRun(self.batches, self.settings, "repair", self.tenant_id, "repairing", lines)
         try:
             report = self._all(run, on_progress)
         except BaseException as error:
@@ -87,6 +89,11 @@ class Repair:
             elapsed_seconds=time.monotonic() - self._began,
             clean=after.clean,
         )
+
+    def _lines(self) -> int:
+        with self.batches.transaction(commit=False) as session:
+            connection = self.batches.connection(session, self.binding.line)
+            return sum(control_lines_in(connection, self.binding, self.settings, self.tenant_id).values())
 
     def _settle(self, ledger: Ledger, written: int, session: Session) -> tuple[int, int]:
         connection = self._connection(session, ledger)

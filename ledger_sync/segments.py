@@ -32,6 +32,9 @@ Kind = Literal["check", "documents", "lines", "settle", "late", "verify"]
 RUNS_AT_ONCE: Final = 500
 """Runs whose segments one statement asks for: a database takes only so many bound values."""
 
+LEASE_TIMES_MAX: Final = 16
+"""However many attempts at a step were too slow, its lease is no longer than so many times the first one's."""
+
 RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
 """A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
 of their tenant and ledger. ``verify`` makes ``late`` ones when it finds rows missing, and waits for them in turn."""
@@ -242,7 +245,7 @@ def take(
         return None
     now = utc_now()
     for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
-        lease = _lease(settings, row.kind, row.total)
+        lease = _lease(settings, row.kind, row.total, row.attempt + 1)
         taken = (
             update(table)
             .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
@@ -280,9 +283,17 @@ def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_
     return sorted(ready, key=lambda row: (stages[row.stage], at_work[row.tenant_id], row.position))
 
 
-def _lease(settings: Settings, kind: Kind, total: int) -> datetime:
-    """When the lease on a segment ends: one that is closed by statements over all of its lines has more time."""
-    return lease_end(settings, total if kind in {"settle", "late", "verify"} else 0)
+def _lease(settings: Settings, kind: Kind, total: int, attempt: int) -> datetime:
+    """When the lease on a segment ends: longer for what is statements over all lines of a tenant, or waits.
+
+    Such a step is done in one, so each further attempt follows on one that was too slow, most likely: it has twice as
+    long, or two workers would take it from each other for ever.
+    """
+    if kind in {"check", "settle", "verify"}:
+        times = min(2 ** (attempt - 1), LEASE_TIMES_MAX)
+        waits = settings.writers_seconds_max if kind == "check" else 0.0
+        return lease_end(settings, total, waits_seconds=waits, times=times)
+    return lease_end(settings, total if kind == "late" else 0)
 
 
 def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
@@ -338,7 +349,7 @@ def save(
         state="done" if done else "running",
         batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
     )
-    lease = _lease(settings, segment.kind, segment.total)
+    lease = _lease(settings, segment.kind, segment.total, segment.attempt)
     values: dict[str, Any] = {
         "cursor": after.cursor,
         "processed": after.processed,

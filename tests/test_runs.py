@@ -40,6 +40,7 @@ from ledger_sync.models import (
     VendorInvoice,
 )
 from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
+from ledger_sync.runs import SECONDS_PER_LINE
 from tests import books
 from tests.benchmarks.books_at_scale import TENANT, clear, make
 from tests.budget import at_length
@@ -423,6 +424,74 @@ def test_one_workers_commits_do_not_shorten_the_lease_that_anothers_long_step_ne
         session.commit()
         kept = session.get_one(SyncSegment, long.id)
         assert session.get_one(SyncRun, run_id).lease_until == kept.lease_until
+
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("runs", "segments"):
+        monkeypatch.setattr(f"ledger_sync.{module}.utc_now", lambda: NOON)
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_lease_covers_what_its_step_works_on_and_waits_for(history: Factory) -> None:
+    """Settling and proving are of a tenant's whole books, however few lines and ledgers the run covers."""
+    post_history(history)
+    sync = LedgerSync(Settings(lease_seconds=60, writers_seconds_max=40))
+    run_id = sync.start(history, tenant_id="acme", since=date(2026, 5, 1), ledgers=["supplier"])
+    leases: dict[str, Any] = {}
+    with history() as session:
+        check = segments.take(session.connection(), sync.binding, sync.settings, run_id, "one")
+        assert isinstance(check, segments.Segment)
+        leases["check"] = session.get_one(SyncSegment, check.id).lease_until - NOON
+        session.rollback()
+    sync.advance(history, run_id, 0)
+    with history() as session:
+        totals = {part.kind: part.total for part in session.scalars(select(SyncSegment))}
+        session.execute(update(SyncSegment).where(SyncSegment.kind == "lines").values(state="done"))
+        for kind in ("settle", "verify"):
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, "one")
+            assert isinstance(segment, segments.Segment)
+            assert segment.kind == kind
+            leases[kind] = session.get_one(SyncSegment, segment.id).lease_until - NOON
+            segments.save(session.connection(), sync.binding, sync.settings, segment, done=True)
+    assert totals == {"check": 0, "lines": 1, "settle": 9, "verify": 14}
+    assert {kind: lease.total_seconds() for kind, lease in leases.items()} == {
+        "check": 100,
+        "settle": 60 + 9 * SECONDS_PER_LINE,
+        "verify": 60 + 14 * SECONDS_PER_LINE,
+    }
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_whoever_takes_a_step_from_one_that_was_too_slow_has_twice_as_long(history: Factory) -> None:
+    sync = LedgerSync(Settings(lease_seconds=60, writers_seconds_max=0))
+    run_id = sync.start(history, tenant_id="acme")
+    seconds: list[float] = []
+    with history() as session:
+        for number in range(6):
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+            assert isinstance(segment, segments.Segment)
+            taken = session.get_one(SyncSegment, segment.id, populate_existing=True)
+            assert taken.lease_until is not None
+            seconds.append((taken.lease_until - NOON).total_seconds())
+            taken.lease_until = LONG_AGO
+            session.flush()
+    assert seconds == [60, 120, 240, 480, 960, 960]
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_repairs_lease_covers_the_books(history: Factory) -> None:
+    post_history(history)
+    leases: list[float] = []
+
+    def note(progress: Progress) -> None:
+        leases.append((row(history, progress.run_id or 0).lease_until - NOON).total_seconds())
+
+    LedgerSync(Settings(lease_seconds=60)).repair(history, tenant_id="acme", on_progress=note)
+    assert set(leases) == {60 + 14 * SECONDS_PER_LINE}
 
 
 def test_advance_does_a_slice_and_never_takes_a_living_workers_segment(history: Factory) -> None:
