@@ -35,7 +35,6 @@ from ledger_sync.runs import (
     retried,
     run_row,
     said_if_possible,
-    steer,
 )
 from ledger_sync.scope import Scope, chosen_ledgers, chosen_sources, refuse_before_cut_over
 from ledger_sync.segments import Segment
@@ -199,6 +198,7 @@ class Backfills:
         """
         watcher = _Watcher(self.binding, imported(factory), run_id, watching, self.settings.retries_max)
         proofs: list[Proof] = []
+        futures: list[Future[list[Proof]]] = []
         try:
             watcher.tell(last=True)
             if staff.executor is None:
@@ -208,11 +208,14 @@ class Backfills:
                 proofs = worker.proofs
             else:
                 work = Work(self.binding, self.settings, factory, run_id, poster, health)
-                proofs = self._with_workers(staff.executor, staff.workers, work, watcher)
+                futures.extend(staff.executor.submit(work) for _ in range(max(1, staff.workers)))
+                proofs = self._watched(futures, watcher)
         except BaseException as error:
             interrupted = not isinstance(error, Exception)
             note = "It was interrupted." if interrupted else f"{type(error).__name__}: {error}"
+            # first, with its reason: whoever still works on it stops at that
             self._end(watcher.factory, run_id, "paused" if interrupted else "failed", note)
+            wait(futures)
             raise
         watcher.tell(last=True)
         return retried(self.settings.retries_max, self._report, watcher.factory, run_id, proofs)
@@ -226,26 +229,15 @@ class Backfills:
             run_row(connection, self.binding, run_id, tenant_id)
             return summary.progress(connection, self.binding, run_id)
 
-    def _with_workers(self, executor: Executor, workers: int, work: Work, watcher: _Watcher) -> list[Proof]:
-        futures: list[Future[list[Proof]]] = [executor.submit(work) for _ in range(max(1, workers))]
-        try:
-            waiting = set(futures)
-            while waiting:
-                done, waiting = wait(waiting, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                watcher.tell()
-        except BaseException:
-            said_if_possible(retried, self.settings.retries_max, self._have_it_pause, watcher.factory, work.run_id)
-            wait(futures)
-            raise
+    def _watched(self, futures: list[Future[list[Proof]]], watcher: _Watcher) -> list[Proof]:
+        """Tell how far an executor's workers are until they are done; their proofs that were not clean."""
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            watcher.tell()
         return [proof for future in futures for proof in future.result()]
-
-    def _have_it_pause(self, factory: SessionFactory, run_id: Any) -> None:
-        with self._batches(factory).connected() as connection:
-            run = run_row(connection, self.binding, run_id)
-            if run.state == "running":
-                steer(connection, self.binding, run_id, "pause", None)
 
     def _end(self, factory: SessionFactory, run_id: Any, state: str, note: str) -> None:
         def attempt() -> None:

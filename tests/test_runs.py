@@ -583,7 +583,7 @@ def test_processes_share_a_run_when_the_factory_can_be_imported(
     engine.dispose()
 
 
-def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history: Factory) -> None:
+def test_an_executors_worker_that_fails_leaves_a_failed_run_that_says_why_and_can_be_resumed(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(SMALL)
     calls: list[int] = []
@@ -591,14 +591,14 @@ def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history
     def unhealthy() -> str | None:
         calls.append(1)
         if len(calls) == 4:
-            raise HostError
+            raise HostError("boom")
         return "wait to be told of it" if len(calls) > 4 else None
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(HostError):
         sync.backfill(history, tenant_id="acme", executor=pool, workers=2, health=unhealthy)
     with history() as session:
         (report,) = sync.runs(session, "acme")
-    assert report.state in {"failed", "paused"}
+    assert (report.state, report.note) == ("failed", "HostError: boom")
     assert sync.resume(history, report.run_id or 0).synced == 10
     all_synced(history)
 
@@ -1051,10 +1051,10 @@ def test_the_workers_of_an_executor_pause_though_the_database_is_busy_at_first(
             raise KeyboardInterrupt
 
     def until_told_to_pause() -> str | None:
-        return None if row(history, run_ids[0]).command == "pause" else "wait for the pause"
+        return None if row(history, run_ids[0]).state == "paused" else "wait for the pause"
 
     with (
-        failing(engine, "UPDATE ledger_sync_runs SET command", 3) as left,
+        failing(engine, "UPDATE ledger_sync_runs SET state", 3) as left,
         ThreadPoolExecutor(1) as pool,
         pytest.raises(KeyboardInterrupt),
     ):
