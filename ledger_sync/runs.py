@@ -305,6 +305,8 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
         locked = locked.where(table.c.tenant_id == tenant_id)
     connection.execute(locked)
     run = run_row(connection, binding, run_id, tenant_id)
+    if run.command == "cancel":
+        command = "cancel"  # for good, whoever asks for less before it is obeyed
     ended = {"pause": "paused", "cancel": "cancelled"}[command]
     if run.kind != "backfill":
         raise RunStateError(run_id, f"is a {run.kind}, which cannot be steered", "Let it end, or end its process.")

@@ -252,6 +252,20 @@ def test_a_run_whose_worker_has_died_obeys_at_once(history: Factory) -> None:
     assert sync.resume(history, run_id).synced == 10
 
 
+@pytest.mark.parametrize("died", [False, True])
+def test_a_pause_does_not_take_back_a_cancel(history: Factory, died: bool) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        sync.cancel(session, run_id)
+        if died:
+            session.execute(update(SyncRun).values(lease_until=LONG_AGO))
+        sync.pause(session, run_id)
+        session.commit()
+    assert sync.advance(history, run_id).state == "cancelled"
+
+
 def test_a_run_that_is_over_cannot_be_steered(history: Factory) -> None:
     sync = LedgerSync()
     report = sync.backfill(history, tenant_id="acme")
