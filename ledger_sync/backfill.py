@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +22,7 @@ from ledger_sync.binding import Binding
 from ledger_sync.dialects import fault_of
 from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import entries_of_voucher
-from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, Told
+from ledger_sync.progress import AllTenants, Progress, RunReport, Told
 from ledger_sync.proof import Proof
 from ledger_sync.runs import (
     Batches,
@@ -45,15 +45,6 @@ from ledger_sync.writer import Writer
 
 WATCH_SECONDS = 0.1
 """How often a run that others work on is looked at, at the least."""
-
-
-@dataclass(frozen=True)
-class Watching:
-    """How a run is told of: whom, at most how often, and what to do when the callback raises."""
-
-    on_progress: OnProgress | None = None
-    seconds: float = 0.5
-    on_error: Literal["log", "raise"] = "log"
 
 
 @dataclass(frozen=True)
@@ -186,7 +177,7 @@ class Backfills:
         factory: SessionFactory | str,
         run_id: Any,
         *,
-        watching: Watching,
+        told: Told,
         staff: Staff,
         poster: Poster | None = None,
         health: Health | None = None,
@@ -196,7 +187,7 @@ class Backfills:
         Whatever ends it early leaves a run that can be resumed: ``paused`` if somebody interrupted it, ``failed`` if
         something went wrong.
         """
-        watcher = _Watcher(self.binding, imported(factory), run_id, watching, self.settings.retries_max)
+        watcher = _Watcher(self.binding, imported(factory), run_id, told, self.settings.retries_max)
         proofs: list[Proof] = []
         futures: list[Future[list[Proof]]] = []
         try:
@@ -280,14 +271,12 @@ class Backfills:
 class _Watcher:
     """Reads how far a run is when its callback is due, and tells it."""
 
-    def __init__(
-        self, binding: Binding, factory: SessionFactory, run_id: Any, watching: Watching, retries_max: int
-    ) -> None:
+    def __init__(self, binding: Binding, factory: SessionFactory, run_id: Any, told: Told, retries_max: int) -> None:
         self.binding = binding
         self.retries_max = retries_max
         self.factory = factory
         self.run_id = run_id
-        self.told = Told(watching.on_progress, watching.seconds, watching.on_error)
+        self.told = told
         self.batches = Batches(binding, factory)
 
     def tell(self, *, last: bool = False) -> None:

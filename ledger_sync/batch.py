@@ -11,11 +11,11 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Session
 
 from ledger_sync import summary
-from ledger_sync.backfill import Backfills, Staff, Watching
+from ledger_sync.backfill import Backfills, Staff
 from ledger_sync.binding import Binding
 from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
 from ledger_sync.failures import Failure, failures
-from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport
+from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, Told
 from ledger_sync.repair import Repair
 from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer, tenants_in
 from ledger_sync.settings import Settings
@@ -73,7 +73,7 @@ class Batch(Books):
         :raises RunActiveError: another run is writing these books.
         :raises TooManyErrorsError: more lines than the settings allow could not be written; the run can be resumed.
         """
-        watching = Watching(on_progress, progress_seconds, on_progress_error)
+        told = Told(on_progress, progress_seconds, on_progress_error)
         run_id = self.start(
             factory,
             tenant_id=tenant_id,
@@ -87,7 +87,7 @@ class Batch(Books):
             posting=poster is not None,
         )
         return self._runs.drive(
-            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
+            factory, run_id, told=told, staff=Staff(executor, workers), poster=poster, health=health
         )
 
     def start(
@@ -144,10 +144,10 @@ class Batch(Books):
         :raises RunStateError: there is no such run, or it was cancelled.
         :raises RunActiveError: another run is writing these books.
         """
-        watching = Watching(on_progress, progress_seconds, on_progress_error)
+        told = Told(on_progress, progress_seconds, on_progress_error)
         self._runs.reopen(factory, run_id, tenant_id)
         return self._runs.drive(
-            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
+            factory, run_id, told=told, staff=Staff(executor, workers), poster=poster, health=health
         )
 
     def reopen(
