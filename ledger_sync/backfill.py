@@ -8,13 +8,14 @@ so whatever is killed, whoever comes next goes on from the last commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync import segments, summary
@@ -39,7 +40,7 @@ from ledger_sync.runs import (
 from ledger_sync.scope import Scope, chosen_ledgers, chosen_sources, refuse_before_cut_over
 from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
-from ledger_sync.workbench import Health, Options, Poster, Workbench
+from ledger_sync.workbench import Health, Options, Poster, Workbench, refuse_without_poster
 from ledger_sync.worker import Worker
 from ledger_sync.writer import Writer
 
@@ -159,7 +160,15 @@ class Backfills:
         """
         return retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id, actor)
 
-    def _reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any, actor: str | None) -> bool:
+    def _reopen(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        tenant_id: Any,
+        actor: str | None,
+        refuse: Callable[[Row[Any]], object] = lambda run: None,
+    ) -> bool:
+        """``refuse``: is called with the run's row before it is touched, if there is something to take over."""
         with self._batches(factory).connected() as connection:
             run = run_row(connection, self.binding, run_id, tenant_id)
             if run.kind != "backfill":
@@ -168,9 +177,32 @@ class Backfills:
                 raise RunStateError(run_id, "was cancelled", "Start a new one; it goes on from what is written.")
             if run.state in {"completed", "completed_with_errors"}:
                 return False
+            refuse(run)
             reopen_run(connection, self.binding, self.settings, run_id, actor)
             segments.take_over(connection, self.binding, run_id)
         return True
+
+    def resume(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        tenant_id: Any,
+        *,
+        told: Told,
+        staff: Staff,
+        poster: Poster | None,
+        health: Health | None,
+    ) -> RunReport:
+        """Take a run over and work on it until it is over; one that has completed is reported as it is.
+
+        :raises ConfigurationError: it posts documents, and there is no poster; it is left as it was.
+        """
+        refuse = partial(refuse_without_poster, poster)
+        if retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id, None, refuse):
+            return self.drive(factory, run_id, told=told, staff=staff, poster=poster, health=health)
+        watcher = _Watcher(self.binding, imported(factory), run_id, told, self.settings.retries_max)
+        watcher.tell(last=True)
+        return retried(self.settings.retries_max, self._report, watcher.factory, run_id, [])
 
     def drive(
         self,

@@ -143,12 +143,11 @@ class Batch(Books):
         :param tenant_id: whose run it must be; anybody's unless given.
         :raises RunStateError: there is no such run, or it was cancelled.
         :raises RunActiveError: another run is writing these books.
+        :raises ConfigurationError: it posts documents, and ``poster`` is not given; the run is left as it was.
         """
         told = Told(on_progress, progress_seconds, on_progress_error)
-        self._runs.reopen(factory, run_id, tenant_id)
-        return self._runs.drive(
-            factory, run_id, told=told, staff=Staff(executor, workers), poster=poster, health=health
-        )
+        staff = Staff(executor, workers)
+        return self._runs.resume(factory, run_id, tenant_id, told=told, staff=staff, poster=poster, health=health)
 
     def reopen(
         self, factory: SessionFactory | str, run_id: int, *, tenant_id: Any = None, actor: str | None = None

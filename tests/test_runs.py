@@ -1244,6 +1244,30 @@ def test_whoever_works_on_a_posting_run_needs_the_poster(history: Factory) -> No
     assert sync.resume(history, run_id, poster=post_vendor_invoice).clean
 
 
+def test_a_posting_run_that_has_completed_is_reported_to_who_has_no_poster(history: Factory) -> None:
+    unposted_documents(history)
+    sync = LedgerSync()
+    report = sync.backfill(history, tenant_id="acme", poster=post_vendor_invoice)
+    seen: list[Progress] = []
+    assert sync.resume(history, report.run_id or 0, on_progress=seen.append).state == "completed"
+    assert seen[-1].state == "completed"
+
+
+def test_a_paused_posting_run_is_left_as_it_was_by_who_has_no_poster(history: Factory) -> None:
+    unposted_documents(history)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id="acme", posting=True)
+    with history() as session:
+        sync.pause(session, run_id)
+        session.commit()
+    sync.advance(history, run_id, poster=post_vendor_invoice)
+    before = row(history, run_id)
+    with pytest.raises(ConfigurationError, match="needs the poster"):
+        sync.resume(history, run_id)
+    after = row(history, run_id)
+    assert (after.state, after.sequence) == (before.state, before.sequence) == ("paused", 2)
+
+
 # -- telling -------------------------------------------------------------------------------------------
 
 
