@@ -321,6 +321,7 @@ class Batch(Books):
 
         :param factory: makes sessions; each batch has one, and a transaction of its own.
         :param dry_run: count what is wrong, by what it is, and write nothing.
+        :param on_progress: called with a ``Progress`` after each ledger and at the end; one that raises is logged.
         :raises RunActiveError: another run is writing these books.
         """
         repair = Repair(self.binding, self.settings, self._writer, imported(factory), self._one(tenant_id))

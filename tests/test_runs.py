@@ -1289,14 +1289,17 @@ def test_first_last_and_every_stage_are_told_however_long_the_interval(history: 
     assert [progress.percent == 100 for progress in seen] == [False] * 6 + [True]
 
 
-def test_a_callback_that_raises_is_logged_and_stops_nothing(history: Factory, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("work", ["backfill", "repair"])
+def test_a_callback_that_raises_is_logged_and_stops_nothing(
+    history: Factory, caplog: pytest.LogCaptureFixture, work: str
+) -> None:
     post_history(history)
 
     def broken(progress: Progress) -> None:
         raise HostError
 
     with caplog.at_level(logging.ERROR, "ledger_sync"):
-        report = LedgerSync().backfill(history, tenant_id="acme", on_progress=broken)
+        report = getattr(LedgerSync(), work)(history, tenant_id="acme", on_progress=broken)
     assert (report.state, report.synced) == ("completed", 10)
     assert "progress callback of run" in caplog.text
 
@@ -1313,8 +1316,9 @@ def test_a_coroutine_function_is_awaited_from_async_code_and_refused_elsewhere(h
         callback = asynchronous(tell)
         await asyncio.to_thread(LedgerSync().backfill, history, tenant_id="acme", on_progress=callback)
 
-    with pytest.raises(ConfigurationError, match="asynchronous"):
-        LedgerSync().backfill(history, tenant_id="acme", on_progress=tell)
+    for work in (LedgerSync().backfill, LedgerSync().repair):
+        with pytest.raises(ConfigurationError, match="await abackfill, aresume or arepair"):
+            work(history, tenant_id="acme", on_progress=tell)
     with history() as session:
         assert LedgerSync().runs(session, "acme") == ()
     asyncio.run(main())
