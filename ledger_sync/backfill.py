@@ -8,13 +8,14 @@ so whatever is killed, whoever comes next goes on from the last commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync import segments, summary
@@ -22,7 +23,7 @@ from ledger_sync.binding import Binding
 from ledger_sync.dialects import fault_of
 from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import entries_of_voucher
-from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, Told
+from ledger_sync.progress import AllTenants, Progress, RunReport, Told
 from ledger_sync.proof import Proof
 from ledger_sync.runs import (
     Batches,
@@ -35,26 +36,16 @@ from ledger_sync.runs import (
     retried,
     run_row,
     said_if_possible,
-    steer,
 )
 from ledger_sync.scope import Scope, chosen_ledgers, chosen_sources, refuse_before_cut_over
 from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
-from ledger_sync.workbench import Health, Options, Poster, Workbench
+from ledger_sync.workbench import Health, Options, Poster, Workbench, refuse_without_poster
 from ledger_sync.worker import Worker
 from ledger_sync.writer import Writer
 
 WATCH_SECONDS = 0.1
 """How often a run that others work on is looked at, at the least."""
-
-
-@dataclass(frozen=True)
-class Watching:
-    """How a run is told of: whom, at most how often, and what to do when the callback raises."""
-
-    on_progress: OnProgress | None = None
-    seconds: float = 0.5
-    on_error: Literal["log", "raise"] = "log"
 
 
 @dataclass(frozen=True)
@@ -169,7 +160,15 @@ class Backfills:
         """
         return retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id, actor)
 
-    def _reopen(self, factory: SessionFactory | str, run_id: Any, tenant_id: Any, actor: str | None) -> bool:
+    def _reopen(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        tenant_id: Any,
+        actor: str | None,
+        refuse: Callable[[Row[Any]], object] = lambda run: None,
+    ) -> bool:
+        """``refuse``: is called with the run's row before it is touched, if there is something to take over."""
         with self._batches(factory).connected() as connection:
             run = run_row(connection, self.binding, run_id, tenant_id)
             if run.kind != "backfill":
@@ -178,16 +177,39 @@ class Backfills:
                 raise RunStateError(run_id, "was cancelled", "Start a new one; it goes on from what is written.")
             if run.state in {"completed", "completed_with_errors"}:
                 return False
+            refuse(run)
             reopen_run(connection, self.binding, self.settings, run_id, actor)
             segments.take_over(connection, self.binding, run_id)
         return True
+
+    def resume(
+        self,
+        factory: SessionFactory | str,
+        run_id: Any,
+        tenant_id: Any,
+        *,
+        told: Told,
+        staff: Staff,
+        poster: Poster | None,
+        health: Health | None,
+    ) -> RunReport:
+        """Take a run over and work on it until it is over; one that has completed is reported as it is.
+
+        :raises ConfigurationError: it posts documents, and there is no poster; it is left as it was.
+        """
+        refuse = partial(refuse_without_poster, poster)
+        if retried(self.settings.retries_max, self._reopen, factory, run_id, tenant_id, None, refuse):
+            return self.drive(factory, run_id, told=told, staff=staff, poster=poster, health=health)
+        watcher = _Watcher(self.binding, imported(factory), run_id, told, self.settings.retries_max)
+        watcher.tell(last=True)
+        return retried(self.settings.retries_max, self._report, watcher.factory, run_id, [])
 
     def drive(
         self,
         factory: SessionFactory | str,
         run_id: Any,
         *,
-        watching: Watching,
+        told: Told,
         staff: Staff,
         poster: Poster | None = None,
         health: Health | None = None,
@@ -197,8 +219,9 @@ class Backfills:
         Whatever ends it early leaves a run that can be resumed: ``paused`` if somebody interrupted it, ``failed`` if
         something went wrong.
         """
-        watcher = _Watcher(self.binding, imported(factory), run_id, watching, self.settings.retries_max)
+        watcher = _Watcher(self.binding, imported(factory), run_id, told, self.settings.retries_max)
         proofs: list[Proof] = []
+        futures: list[Future[list[Proof]]] = []
         try:
             watcher.tell(last=True)
             if staff.executor is None:
@@ -208,11 +231,14 @@ class Backfills:
                 proofs = worker.proofs
             else:
                 work = Work(self.binding, self.settings, factory, run_id, poster, health)
-                proofs = self._with_workers(staff.executor, staff.workers, work, watcher)
+                futures.extend(staff.executor.submit(work) for _ in range(max(1, staff.workers)))
+                proofs = self._watched(futures, watcher)
         except BaseException as error:
             interrupted = not isinstance(error, Exception)
             note = "It was interrupted." if interrupted else f"{type(error).__name__}: {error}"
+            # first, with its reason: whoever still works on it stops at that
             self._end(watcher.factory, run_id, "paused" if interrupted else "failed", note)
+            wait(futures)
             raise
         watcher.tell(last=True)
         return retried(self.settings.retries_max, self._report, watcher.factory, run_id, proofs)
@@ -226,26 +252,15 @@ class Backfills:
             run_row(connection, self.binding, run_id, tenant_id)
             return summary.progress(connection, self.binding, run_id)
 
-    def _with_workers(self, executor: Executor, workers: int, work: Work, watcher: _Watcher) -> list[Proof]:
-        futures: list[Future[list[Proof]]] = [executor.submit(work) for _ in range(max(1, workers))]
-        try:
-            waiting = set(futures)
-            while waiting:
-                done, waiting = wait(waiting, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                watcher.tell()
-        except BaseException:
-            said_if_possible(retried, self.settings.retries_max, self._have_it_pause, watcher.factory, work.run_id)
-            wait(futures)
-            raise
+    def _watched(self, futures: list[Future[list[Proof]]], watcher: _Watcher) -> list[Proof]:
+        """Tell how far an executor's workers are until they are done; their proofs that were not clean."""
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            watcher.tell()
         return [proof for future in futures for proof in future.result()]
-
-    def _have_it_pause(self, factory: SessionFactory, run_id: Any) -> None:
-        with self._batches(factory).connected() as connection:
-            run = run_row(connection, self.binding, run_id)
-            if run.state == "running":
-                steer(connection, self.binding, run_id, "pause", None)
 
     def _end(self, factory: SessionFactory, run_id: Any, state: str, note: str) -> None:
         def attempt() -> None:
@@ -288,14 +303,12 @@ class Backfills:
 class _Watcher:
     """Reads how far a run is when its callback is due, and tells it."""
 
-    def __init__(
-        self, binding: Binding, factory: SessionFactory, run_id: Any, watching: Watching, retries_max: int
-    ) -> None:
+    def __init__(self, binding: Binding, factory: SessionFactory, run_id: Any, told: Told, retries_max: int) -> None:
         self.binding = binding
         self.retries_max = retries_max
         self.factory = factory
         self.run_id = run_id
-        self.told = Told(watching.on_progress, watching.seconds, watching.on_error)
+        self.told = told
         self.batches = Batches(binding, factory)
 
     def tell(self, *, last: bool = False) -> None:

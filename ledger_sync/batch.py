@@ -11,11 +11,11 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Session
 
 from ledger_sync import summary
-from ledger_sync.backfill import Backfills, Staff, Watching
+from ledger_sync.backfill import Backfills, Staff
 from ledger_sync.binding import Binding
 from ledger_sync.event_loop import OnProgressOrAsync, in_event_loop
 from ledger_sync.failures import Failure, failures
-from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport
+from ledger_sync.progress import AllTenants, OnProgress, Progress, RunReport, Told
 from ledger_sync.repair import Repair
 from ledger_sync.runs import SessionFactory, imported, run_row, run_rows, steer, tenants_in
 from ledger_sync.settings import Settings
@@ -73,7 +73,7 @@ class Batch(Books):
         :raises RunActiveError: another run is writing these books.
         :raises TooManyErrorsError: more lines than the settings allow could not be written; the run can be resumed.
         """
-        watching = Watching(on_progress, progress_seconds, on_progress_error)
+        told = Told(on_progress, progress_seconds, on_progress_error)
         run_id = self.start(
             factory,
             tenant_id=tenant_id,
@@ -87,7 +87,7 @@ class Batch(Books):
             posting=poster is not None,
         )
         return self._runs.drive(
-            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
+            factory, run_id, told=told, staff=Staff(executor, workers), poster=poster, health=health
         )
 
     def start(
@@ -143,12 +143,11 @@ class Batch(Books):
         :param tenant_id: whose run it must be; anybody's unless given.
         :raises RunStateError: there is no such run, or it was cancelled.
         :raises RunActiveError: another run is writing these books.
+        :raises ConfigurationError: it posts documents, and ``poster`` is not given; the run is left as it was.
         """
-        watching = Watching(on_progress, progress_seconds, on_progress_error)
-        self._runs.reopen(factory, run_id, tenant_id)
-        return self._runs.drive(
-            factory, run_id, watching=watching, staff=Staff(executor, workers), poster=poster, health=health
-        )
+        told = Told(on_progress, progress_seconds, on_progress_error)
+        staff = Staff(executor, workers)
+        return self._runs.resume(factory, run_id, tenant_id, told=told, staff=staff, poster=poster, health=health)
 
     def reopen(
         self, factory: SessionFactory | str, run_id: int, *, tenant_id: Any = None, actor: str | None = None
@@ -322,6 +321,7 @@ class Batch(Books):
 
         :param factory: makes sessions; each batch has one, and a transaction of its own.
         :param dry_run: count what is wrong, by what it is, and write nothing.
+        :param on_progress: called with a ``Progress`` after each ledger and at the end; one that raises is logged.
         :raises RunActiveError: another run is writing these books.
         """
         repair = Repair(self.binding, self.settings, self._writer, imported(factory), self._one(tenant_id))

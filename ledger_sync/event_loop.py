@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from ledger_sync.errors import ConfigurationError
-from ledger_sync.progress import OnProgress, Progress, asynchronous
+from ledger_sync.progress import OnProgress, Progress, asynchronous, is_coroutine
 from ledger_sync.waiting import awaited
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ OnProgressOrAsync = OnProgress | Callable[[Progress], Awaitable[object]]
 async def in_event_loop(work: Callable[..., T], factory: Any, *arguments: Any, **named: Any) -> T:
     """Await what a function that takes a session factory returns."""
     callback = named.get("on_progress")
-    is_async = callback is not None and iscoroutinefunction(callback)
+    is_async = is_coroutine(callback)
     if not is_asynchronous(factory):
         if callback is not None and is_async:
             named["on_progress"] = asynchronous(callback)

@@ -21,7 +21,7 @@ from ledger_sync.binding import Document, Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, on_accounts
 from ledger_sync.dialects import plan_plainly, wait_for_writers
 from ledger_sync.mentions import unposted
-from ledger_sync.runs import run_table, tenants_in
+from ledger_sync.runs import control_lines_in, run_table, tenants_in
 from ledger_sync.scope import Scope
 from ledger_sync.segments import Segment
 from ledger_sync.summary import STAGES
@@ -86,7 +86,6 @@ class _Planner:
         upper = self.connection.scalar(select(key).order_by(key.desc()).limit(1))
         tenants = tenants_in(self.connection, self.binding) if self.tenant_id is None else [self.tenant_id]
         found: dict[str, int] = {}
-        lines: dict[tuple[Any, str], int] = {}
         parts: list[Segment] = []
         for name in self.scope.ledgers:
             ledger = self.binding.ledger(name)
@@ -95,11 +94,14 @@ class _Planner:
                     found[document.name] = found.get(document.name, 0) + documents
                     if self.scope.posting and not self.dry_run:
                         parts.append(self._part(name, "documents", tenant_id, documents, document=document.name))
-            for cut in self._cuts(ledger, upper) if upper is not None else ():
-                lines[cut.tenant_id, name] = lines.get((cut.tenant_id, name), 0) + cut.lines
-                parts.append(self._part(name, "lines", cut.tenant_id, cut.lines, cursor=cut.after, until=cut.until))
+            parts += [
+                self._part(name, "lines", cut.tenant_id, cut.lines, cursor=cut.after, until=cut.until)
+                for cut in (self._cuts(ledger, upper) if upper is not None else ())
+            ]
         if not self.dry_run:
-            parts += self._ends(tenants, lines)
+            # one whose first entries the poster will post has none yet
+            tenants = list(dict.fromkeys([*tenants, *(part.tenant_id for part in parts)]))
+            parts += self._ends(tenants)
         numbers = count(1)
         numbered = tuple(replace(segment, position=next(numbers)) for segment in parts)
         return _Plan(numbered, found, None if upper is None else str(upper))
@@ -117,14 +119,15 @@ class _Planner:
             **values,
         )
 
-    def _ends(self, tenants: list[Any], lines: dict[tuple[Any, str], int]) -> Iterator[Segment]:
-        """What follows when the history is written: settle, then prove."""
+    def _ends(self, tenants: list[Any]) -> Iterator[Segment]:
+        """What follows when the history is written: settle, then prove; whole books, whatever part the run covers."""
+        lines = control_lines_in(self.connection, self.binding, self.settings, self.tenant_id)
         for tenant_id in tenants:
             for name in self.scope.ledgers:
                 part = self._part(name, "settle", tenant_id, lines.get((tenant_id, name), 0))
                 yield replace(part, stage="settling")
         for tenant_id in tenants:
-            total = sum(lines.get((tenant_id, name), 0) for name in self.scope.ledgers)
+            total = sum(lines.get((tenant_id, name), 0) for name in self.settings.ledgers())
             yield Segment(self.run_id, 0, "verifying", "verify", tenant_id=tenant_id, total=total)
 
     def _cuts(self, ledger: Ledger, upper: Any) -> Iterator[_Cut]:

@@ -173,6 +173,11 @@ def added_up(counts: Iterator[Mapping[str, int]] | list[Mapping[str, int]]) -> d
 OnProgress = Callable[[Progress], object]
 
 
+def is_coroutine(callback: object) -> bool:
+    """Whether what a callback returns must be awaited: it is a coroutine function, or an object that is called so."""
+    return iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)
+
+
 class Told:
     """Tells one callback about one run: at most once per interval, but always first, last and at every new stage.
 
@@ -182,10 +187,10 @@ class Told:
     """
 
     def __init__(self, callback: OnProgress | None, seconds: float, on_error: Literal["log", "raise"]) -> None:
-        if callback is not None and (iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__)):
+        if is_coroutine(callback):
             raise ConfigurationError(
-                f"on_progress={callback!r} is a coroutine function, which nothing would await. In async code pass "
-                "ledger_sync.progress.asynchronous(callback) and run the backfill in a thread (asyncio.to_thread)."
+                f"on_progress={callback!r} is a coroutine function, which nothing would await. In async code await "
+                "abackfill, aresume or arepair, which await it."
             )
         self.callback = callback
         self.seconds = seconds

@@ -23,8 +23,8 @@ from ledger_sync.caches import copied_data_differs, remaining_differs
 from ledger_sync.comparison import compared
 from ledger_sync.dialects import among
 from ledger_sync.models.types import utc_now
-from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport
-from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, retried, said_if_possible
+from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport, Told
+from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, control_lines_in, retried, said_if_possible
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched, lines_of
 from ledger_sync.writer import Writer
@@ -53,22 +53,25 @@ class Repair:
 
     def run(self, *, dry_run: bool, on_progress: OnProgress | None = None) -> RunReport:
         """Write what is missing, correct what differs, take away what is orphaned; or only count it."""
+        told = Told(on_progress, 0.0, "log")
         if dry_run:
-            return self._all(None, on_progress)
-        run = UnsteeredRun(self.batches, self.settings, "repair", self.tenant_id, "repairing")
+            return self._all(None, told)
+        # what is wrong is looked for, settled and proved in all of the tenant's books at once
+        lines = retried(self.settings.retries_max, self._lines)
+        run = UnsteeredRun(self.batches, self.settings, "repair", self.tenant_id, "repairing", lines)
         try:
-            report = self._all(run, on_progress)
+            report = self._all(run, told)
         except BaseException as error:
             said_if_possible(run.finish, "failed", note=f"{type(error).__name__}: {error}")
             raise
         run.finish(report.state, clean=report.clean)
         return report
 
-    def _all(self, run: UnsteeredRun | None, on_progress: OnProgress | None) -> RunReport:
+    def _all(self, run: UnsteeredRun | None, told: Told) -> RunReport:
         stages: list[StageReport] = []
         for ledger in self.ledgers:
             stages.append(self._ledger(ledger, run))
-            self._tell(on_progress, run, stages, "running")
+            self._tell(told, run, stages, "running")
         applied = 0
         if run is not None:
             for ledger in self.ledgers:
@@ -76,7 +79,7 @@ class Repair:
                 applied += run.batch("settling", partial(self._settle, ledger, written))
         stages.append(StageReport(stage="settling", applied=applied))
         after = retried(self.settings.retries_max, self._proof)
-        self._tell(on_progress, run, stages, "completed")
+        self._tell(told, run, stages, "completed")
         return RunReport(
             run_id=None if run is None else run.id,
             kind="repair",
@@ -87,6 +90,11 @@ class Repair:
             elapsed_seconds=time.monotonic() - self._began,
             clean=after.clean,
         )
+
+    def _lines(self) -> int:
+        with self.batches.transaction(commit=False) as session:
+            connection = self.batches.connection(session, self.binding.line)
+            return sum(control_lines_in(connection, self.binding, self.settings, self.tenant_id).values())
 
     def _settle(self, ledger: Ledger, written: int, session: Session) -> tuple[int, int]:
         connection = self._connection(session, ledger)
@@ -194,14 +202,10 @@ class Repair:
     def _connection(self, session: Session, ledger: Ledger) -> Connection:
         return self.batches.connection(session, ledger.item)
 
-    def _tell(
-        self, on_progress: OnProgress | None, run: UnsteeredRun | None, stages: Sequence[StageReport], state: str
-    ) -> None:
-        if on_progress is None:
-            return
+    def _tell(self, told: Told, run: UnsteeredRun | None, stages: Sequence[StageReport], state: str) -> None:
         self._sequence += 1
         done = state == "completed"
-        on_progress(
+        told.tell(
             Progress(
                 run_id=None if run is None else run.id,
                 tenant_id=self.tenant_id,
@@ -221,5 +225,6 @@ class Repair:
                 eta_seconds=None,
                 elapsed_seconds=time.monotonic() - self._began,
                 state=state,
-            )
+            ),
+            tuple(stage.stage for stage in stages),
         )

@@ -17,11 +17,12 @@ from importlib.metadata import version
 from traceback import clear_frames
 from typing import Any, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, Table, insert, inspect, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, case, func, insert, inspect, literal, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from ledger_sync.binding import Binding, attribute
+from ledger_sync.binding import Binding, aliased, attribute
+from ledger_sync.control_lines import on_accounts
 from ledger_sync.dialects import bucket_keys, fault_of, rolled_back_if_refused, take_locks
 from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
 from ledger_sync.models.own import NOTE_MAX
@@ -141,9 +142,21 @@ def run_table(binding: Binding) -> Table:
     return table
 
 
-def lease_end(settings: Settings, lines: int = 0) -> datetime:
-    """When a lease that is renewed now ends, for a step over so many lines in one statement."""
-    return utc_now() + timedelta(seconds=settings.lease_seconds + lines * SECONDS_PER_LINE)
+def lease_end(settings: Settings, lines: int = 0, *, waits_seconds: float = 0.0, times: int = 1) -> datetime:
+    """When a lease that is renewed now ends.
+
+    :param lines: for a step over so many lines in one statement.
+    :param waits_seconds: for so long it may wait.
+    :param times: so many times that.
+    """
+    seconds = settings.lease_seconds + lines * SECONDS_PER_LINE + waits_seconds
+    return utc_now() + timedelta(seconds=times * seconds)
+
+
+def kept(runs: Table, lease: datetime) -> ColumnElement[datetime]:
+    """A run's lease until then, or longer if another of its workers has asked for more."""
+    end = literal(lease, runs.c.lease_until.type)
+    return case((runs.c.lease_until > end, runs.c.lease_until), else_=end)
 
 
 def key_of(tenant_id: Any) -> Any:
@@ -160,6 +173,7 @@ def open_run(
     stage: str,
     actor: str | None = None,
     then: Callable[[Connection, Any], object] | None = None,
+    lines: int = 0,
     **values: Any,
 ) -> Any:
     """Insert the row of a new run that begins now, in a transaction of its own, and return its id.
@@ -167,6 +181,7 @@ def open_run(
     Tried again after a passing fault. One whose COMMIT was done, though its reply was lost, is known by when it began.
 
     :param then: is called in the same transaction, with the run's id.
+    :param lines: so many lines each statement of its first step goes over.
     :raises RunActiveError: another run is writing these books.
     """
     binding = batches.binding
@@ -188,7 +203,7 @@ def open_run(
             _one_at_a_time(connection, binding)
             if told and (done := _same_run(connection, binding, row)) is not None:
                 return done
-            inserted = insert(run_table(binding)).values(**row, lease_until=lease_end(settings))
+            inserted = insert(run_table(binding)).values(**row, lease_until=lease_end(settings, lines))
             result = connection.execute(inserted)
             run_id = result.inserted_primary_key[0] if result.inserted_primary_key else None
             _refuse_beside(connection, binding, run_id, tenant_id)
@@ -290,6 +305,8 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
         locked = locked.where(table.c.tenant_id == tenant_id)
     connection.execute(locked)
     run = run_row(connection, binding, run_id, tenant_id)
+    if run.command == "cancel":
+        command = "cancel"  # for good, whoever asks for less before it is obeyed
     ended = {"pause": "paused", "cancel": "cancelled"}[command]
     if run.kind != "backfill":
         raise RunStateError(run_id, f"is a {run.kind}, which cannot be steered", "Let it end, or end its process.")
@@ -321,13 +338,17 @@ def run_rows(
 
 
 class UnsteeredRun:
-    """A run without segments: a repair. It renews its lease with each batch, and whoever finds it dead starts anew."""
+    """A run without segments: a repair. It renews its lease with each batch, and whoever finds it dead starts anew.
 
-    def __init__(self, batches: Batches, settings: Settings, kind: str, tenant_id: Any, stage: str) -> None:
+    :param lines: so many lines each of its steps goes over.
+    """
+
+    def __init__(self, batches: Batches, settings: Settings, kind: str, tenant_id: Any, stage: str, lines: int) -> None:
         self.batches = batches
         self.settings = settings
         self.binding = batches.binding
-        self.id: Any = open_run(batches, settings, kind=kind, tenant_id=tenant_id, stage=stage)
+        self.lines = lines
+        self.id: Any = open_run(batches, settings, kind=kind, tenant_id=tenant_id, stage=stage, lines=lines)
         self._beats = 0
 
     def batch(self, stage: str, work: Callable[[Session], tuple[T, int]]) -> T:
@@ -358,7 +379,7 @@ class UnsteeredRun:
         table = run_table(self.binding)
         values: Mapping[str, Any] = {"stage": stage, "synced": synced, "sequence": self._beats}
         running = update(table).where(table.c.id == self.id, table.c.state == "running")
-        if connection.execute(running.values(**values, lease_until=lease_end(self.settings))).rowcount != 1:
+        if connection.execute(running.values(**values, lease_until=lease_end(self.settings, self.lines))).rowcount != 1:
             raise RunStateError(self.id, "lost its lease, and another run took its place", "Run the repair again.")
 
     def finish(self, state: str, clean: bool | None = None, note: str | None = None) -> None:
@@ -375,3 +396,24 @@ def tenants_in(connection: Connection, binding: Binding) -> list[Any]:
     """The tenants that have journal entries."""
     tenant_id = attribute(binding.entry, "tenant_id")
     return list(connection.scalars(select(tenant_id).distinct().order_by(tenant_id)))
+
+
+def control_lines_in(
+    connection: Connection, binding: Binding, settings: Settings, tenant_id: Any
+) -> dict[tuple[Any, str], int]:
+    """How many control lines each tenant has in each ledger; one tenant's, or everybody's (None)."""
+    line, entry = aliased(binding.line), aliased(binding.entry)
+    tenant = attribute(entry, "tenant_id")
+    found: dict[tuple[Any, str], int] = {}
+    for name in settings.ledgers():
+        query = (
+            select(tenant, func.count())
+            .select_from(line)
+            .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+            .where(on_accounts(attribute(line, "account_number"), settings.of_ledger(name)))
+            .group_by(tenant)
+        )
+        if tenant_id is not None:
+            query = query.where(tenant == tenant_id)
+        found |= {(row[0], name): row[1] for row in connection.execute(query)}
+    return found

@@ -24,13 +24,16 @@ from ledger_sync.binding import Binding
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import added_up
-from ledger_sync.runs import lease_end, run_table
+from ledger_sync.runs import kept, lease_end, run_table
 from ledger_sync.settings import Settings
 
 Kind = Literal["check", "documents", "lines", "settle", "late", "verify"]
 
 RUNS_AT_ONCE: Final = 500
 """Runs whose segments one statement asks for: a database takes only so many bound values."""
+
+LEASE_TIMES_MAX: Final = 16
+"""However many attempts at a step were too slow, its lease is no longer than so many times the first one's."""
 
 RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
 """A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
@@ -192,7 +195,9 @@ def put_off(connection: Connection, binding: Binding, segment: Segment, before: 
     """Give a segment back until others, new ones, are done.
 
     :raises FencedError: another worker has taken it over.
+    :raises StoppedError: the run does not go on.
     """
+    check_in(connection, binding, segment.run_id, lock=True)
     table = segment_table(binding)
     last = connection.scalar(select(func.max(table.c.position)).where(table.c.run_id == segment.run_id)) or 0
     add(connection, binding, [replace(new, position=last + number) for number, new in enumerate(before, 1)])
@@ -201,12 +206,17 @@ def put_off(connection: Connection, binding: Binding, segment: Segment, before: 
         raise FencedError
 
 
-def check_in(connection: Connection, binding: Binding, run_id: Any) -> None:
+def check_in(connection: Connection, binding: Binding, run_id: Any, *, lock: bool = False) -> None:
     """Look whether the run goes on, at the beginning of a batch.
 
+    :param lock: hold the run's row, for who decides by what others do to its segments. It comes before the segments'
+        rows, everywhere, so that nobody waits in a circle.
     :raises StoppedError: it does not.
     """
     table = run_table(binding)
+    if lock:
+        # by writing: SQLite's lock is the one on the file
+        connection.execute(update(table).where(table.c.id == run_id).values(stage=table.c.stage))
     run = connection.execute(select(table.c.state, table.c.command).where(table.c.id == run_id)).one_or_none()
     if run is None or run.state != "running":
         raise StoppedError(None)
@@ -227,7 +237,7 @@ def take(
 
     :raises StoppedError: the run does not go on.
     """
-    check_in(connection, binding, run_id)
+    check_in(connection, binding, run_id, lock=True)
     table = segment_table(binding)
     query = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
     rows = connection.execute(query).all()
@@ -235,7 +245,7 @@ def take(
         return None
     now = utc_now()
     for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
-        lease = _lease(settings, row.kind, row.total)
+        lease = _lease(settings, row.kind, row.total, row.attempt + 1)
         taken = (
             update(table)
             .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
@@ -243,7 +253,7 @@ def take(
         )
         if connection.execute(taken).rowcount == 1:
             runs = run_table(binding)
-            values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": lease}
+            values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": kept(runs, lease)}
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
             return replace(_segment(row), attempt=row.attempt + 1, state="running")
     return "busy"
@@ -273,9 +283,17 @@ def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_
     return sorted(ready, key=lambda row: (stages[row.stage], at_work[row.tenant_id], row.position))
 
 
-def _lease(settings: Settings, kind: Kind, total: int) -> datetime:
-    """When the lease on a segment ends: one that is closed by statements over all of its lines has more time."""
-    return lease_end(settings, total if kind in {"settle", "late", "verify"} else 0)
+def _lease(settings: Settings, kind: Kind, total: int, attempt: int) -> datetime:
+    """When the lease on a segment ends: longer for what is statements over all lines of a tenant, or waits.
+
+    Such a step is done in one, so each further attempt follows on one that was too slow, most likely: it has twice as
+    long, or two workers would take it from each other for ever.
+    """
+    if kind in {"check", "settle", "verify"}:
+        times = min(2 ** (attempt - 1), LEASE_TIMES_MAX)
+        waits = settings.writers_seconds_max if kind == "check" else 0.0
+        return lease_end(settings, total, waits_seconds=waits, times=times)
+    return lease_end(settings, total if kind == "late" else 0)
 
 
 def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
@@ -331,7 +349,7 @@ def save(
         state="done" if done else "running",
         batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
     )
-    lease = _lease(settings, segment.kind, segment.total)
+    lease = _lease(settings, segment.kind, segment.total, segment.attempt)
     values: dict[str, Any] = {
         "cursor": after.cursor,
         "processed": after.processed,
@@ -346,11 +364,6 @@ def save(
     }
     if last_error is not None:
         values["last_error"] = storable(last_error)[:NOTE_MAX]
-    table = segment_table(binding)
-    known = {name: getattr(segment, name) for name in ("cursor", "processed", "synced", "applied", "errors")}
-    as_known = [table.c[name].is_not_distinct_from(value) for name, value in known.items()]
-    if connection.execute(_mine(binding, segment).where(*as_known).values(**values)).rowcount != 1:
-        raise FencedError
     counts = {
         "processed": processed if segment.kind == "lines" else 0,
         "synced": 0 if segment.kind == "documents" else synced,
@@ -362,11 +375,16 @@ def save(
     changed |= {
         "sequence": runs.c.sequence + 1,
         "active_seconds": runs.c.active_seconds + seconds,
-        "lease_until": lease,
+        "lease_until": kept(runs, lease),
         "stage": segment.stage,
     }
     if connection.execute(running.values(**changed)).rowcount != 1:
         raise StoppedError(None)
+    table = segment_table(binding)
+    known = {name: getattr(segment, name) for name in ("cursor", "processed", "synced", "applied", "errors")}
+    as_known = [table.c[name].is_not_distinct_from(value) for name, value in known.items()]
+    if connection.execute(_mine(binding, segment).where(*as_known).values(**values)).rowcount != 1:
+        raise FencedError
     return after
 
 
@@ -391,11 +409,11 @@ def renew(connection: Connection, binding: Binding, settings: Settings, segment:
     """
     check_in(connection, binding, segment.run_id)
     runs, lease = run_table(binding), lease_end(settings)
-    if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:
-        raise FencedError
-    told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": lease}
+    told = {"note": None if note is None else storable(note)[:NOTE_MAX], "lease_until": kept(runs, lease)}
     running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
     connection.execute(running.values(**told, sequence=runs.c.sequence + 1))
+    if segment.state != "done" and connection.execute(_mine(binding, segment).values(lease_until=lease)).rowcount != 1:
+        raise FencedError
 
 
 def release(connection: Connection, binding: Binding, segment: Segment, last_error: str | None = None) -> None:

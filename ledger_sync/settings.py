@@ -131,9 +131,10 @@ class Settings(_Frozen):
     took. ``writers_seconds_max``: how long a run waits, before it begins, for transactions in flight (PostgreSQL); what
     commits later is found at its end. ``segment_lines_max``: a worker takes so many lines at a time.
     ``tenant_workers_max``: at most so many workers are at work in one tenant's books at once; any number unless given.
-    ``lease_seconds``: a worker that has not committed for so long counts as dead (settling and proving get more, by the
-    number of lines). ``retries_max``: how often a batch that met a deadlock or the like is tried again. A run stops at
-    ``errors_max`` lines or documents that could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
+    ``lease_seconds``: a worker that has not committed for so long counts as dead (settling, proving and repairs get
+    more, by the lines in the books; settling and proving twice as much with each further attempt). ``retries_max``: how
+    often a batch that met a deadlock or the like is tried again. A run stops at ``errors_max`` lines or documents that
+    could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
     """
 
     control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS

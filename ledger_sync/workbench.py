@@ -51,6 +51,17 @@ class Options:
     waiting: bool = True
 
 
+def refuse_without_poster(poster: Poster | None, run: Row[Any]) -> None:
+    """Refuse to work on a run that posts documents when there is no poster.
+
+    :raises ConfigurationError: so it is.
+    """
+    if poster is None and scope_of(run).posting and not run.dry_run:
+        raise ConfigurationError(
+            f"Run {run.id} posts documents, so whoever works on it needs the poster. Pass poster=…"
+        )
+
+
 class Workbench:
     """One run as a worker's steps see it.
 
@@ -76,10 +87,7 @@ class Workbench:
         self.scope = scope_of(run)
         self.dry_run: bool = run.dry_run
         self.tenant_id = run.tenant_id
-        if self.scope.posting and not self.dry_run and options.poster is None:
-            raise ConfigurationError(
-                f"Run {run_id} posts documents, so whoever works on it needs the poster. Pass poster=…"
-            )
+        refuse_without_poster(options.poster, run)
 
     @contextmanager
     def writing(self, *, commit: bool = True) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +222,24 @@ def test_a_run_is_started_with_an_async_factory_and_worked_on_later(place: Any) 
     run(work)
 
 
-def test_a_factory_of_plain_sessions_works_in_a_thread(tmp_path: Path) -> None:
+async def tell_by_function(seen: list[Progress], progress: Progress) -> None:
+    seen.append(progress)
+
+
+class TellByCall:
+    def __init__(self, seen: list[Progress]) -> None:
+        self.seen = seen
+
+    async def __call__(self, progress: Progress) -> None:
+        self.seen.append(progress)
+
+
+@pytest.mark.parametrize("telling", [partial(partial, tell_by_function), TellByCall])
+def test_a_factory_of_plain_sessions_works_in_a_thread(tmp_path: Path, telling: Any) -> None:
+    """Whatever is called and must be awaited may tell how far it is."""
     engine = make_sqlite(tmp_path / "books.db")
     post_history(sessionmaker(engine))
     seen: list[Progress] = []
-
-    async def tell(progress: Progress) -> None:
-        seen.append(progress)
-
-    report = asyncio.run(LedgerSync().abackfill(sessionmaker(engine), tenant_id="acme", on_progress=tell))
+    report = asyncio.run(LedgerSync().abackfill(sessionmaker(engine), tenant_id="acme", on_progress=telling(seen)))
     assert (report.synced, seen[-1].percent) == (10, 100)
     engine.dispose()

@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, signals
+from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
 from ledger_sync.models import (
     CustomerLedger,
@@ -38,6 +40,7 @@ from ledger_sync.models import (
     VendorInvoice,
 )
 from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
+from ledger_sync.runs import SECONDS_PER_LINE
 from tests import books
 from tests.benchmarks.books_at_scale import TENANT, clear, make
 from tests.budget import at_length
@@ -46,6 +49,8 @@ from tests.oracle import assert_synced
 from tests.refusing import refusing_new
 from tests.test_backfill import Factory, all_synced, post_history, stored
 from tests.watching import listening, statements
+
+T = TypeVar("T")
 
 SMALL = Settings(batch_lines_max=2, segment_lines_max=5)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -247,6 +252,20 @@ def test_a_run_whose_worker_has_died_obeys_at_once(history: Factory) -> None:
     assert sync.resume(history, run_id).synced == 10
 
 
+@pytest.mark.parametrize("died", [False, True])
+def test_a_pause_does_not_take_back_a_cancel(history: Factory, died: bool) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        sync.cancel(session, run_id)
+        if died:
+            session.execute(update(SyncRun).values(lease_until=LONG_AGO))
+        sync.pause(session, run_id)
+        session.commit()
+    assert sync.advance(history, run_id).state == "cancelled"
+
+
 def test_a_run_that_is_over_cannot_be_steered(history: Factory) -> None:
     sync = LedgerSync()
     report = sync.backfill(history, tenant_id="acme")
@@ -335,6 +354,158 @@ def test_a_worker_whose_segment_was_taken_over_commits_nothing_more(history: Fac
     assert taken_over[0].state == "completed"
     assert (report.state, report.processed, report.synced) == ("completed", 14, 10)
     all_synced(history)
+
+
+def both_at_once(engine: Engine, first: Callable[[Session], T], second: Callable[[Session], T]) -> tuple[T, T]:
+    """What two workers come to when the second is at it before the first commits: it is about to write, or waits."""
+    factory, writes = sessionmaker(engine), threading.Event()
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread() is not threading.main_thread() and statement.startswith(("INSERT", "UPDATE")):
+            writes.set()
+
+    def beside() -> T:
+        with factory() as session:
+            outcome = second(session)
+            session.commit()
+        return outcome
+
+    with factory() as session, ThreadPoolExecutor(1) as pool, listening(engine, "before_cursor_execute", note):
+        outcome = first(session)
+        other = pool.submit(beside)
+        assert writes.wait(30)
+        session.commit()
+        return outcome, other.result()
+
+
+def test_workers_who_take_at_once_keep_to_the_limit_of_a_tenant(history: Factory, engine: Engine) -> None:
+    post_history(history)
+    sync = LedgerSync(Settings(segment_lines_max=2, tenant_workers_max=1))
+    run_id = sync.start(history, tenant_id="acme")
+    sync.advance(history, run_id, 0)
+
+    def take(worker: str, session: Session) -> Any:
+        return segments.take(session.connection(), sync.binding, sync.settings, run_id, worker)
+
+    taken, other = both_at_once(engine, partial(take, "one"), partial(take, "other"))
+    assert (taken.kind, other) == ("lines", "busy")
+
+
+def test_proofs_of_two_tenants_are_put_off_at_once(history: Factory, engine: Engine) -> None:
+    for tenant in ("acme", "beta"):
+        post_history(history, tenant, entries=1)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    left = SyncSegment.run_id == run_id, SyncSegment.state != "done"
+    with history() as session:
+        while set(session.scalars(select(SyncSegment.kind).where(*left))) != {"verify"}:
+            session.rollback()
+            sync.advance(history, run_id, 0)
+        connection = session.connection()
+        one, other = (segments.take(connection, sync.binding, sync.settings, run_id, name) for name in ("one", "other"))
+        session.commit()
+
+    def put_off(segment: Any, session: Session) -> None:
+        late = replace(segment, id=None, kind="late", ledger="supplier")
+        segments.put_off(session.connection(), sync.binding, segment, [late])
+
+    both_at_once(engine, partial(put_off, one), partial(put_off, other))
+    assert sync.advance(history, run_id).state == "completed"
+    with history() as session:
+        late = session.scalars(select(SyncSegment.tenant_id).where(SyncSegment.kind == "late"))
+        assert sorted(late) == ["acme", "beta"]
+
+
+def test_one_workers_commits_do_not_shorten_the_lease_that_anothers_long_step_needs(history: Factory) -> None:
+    for tenant in ("acme", "beta"):
+        post_history(history, tenant)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    sync.advance(history, run_id, 0)
+    with history() as session:
+        # a step over so many lines in one statement
+        many = update(SyncSegment).where(SyncSegment.tenant_id == "acme", SyncSegment.kind == "settle")
+        session.execute(many.values(total=1_000_000))
+        session.execute(update(SyncSegment).where(SyncSegment.kind == "lines").values(state="done"))
+        connection = session.connection()
+        taken = [segments.take(connection, sync.binding, sync.settings, run_id, name) for name in ("long", "short")]
+        long, short = taken
+        assert isinstance(long, segments.Segment)
+        assert isinstance(short, segments.Segment)
+        assert (long.tenant_id, short.tenant_id) == ("acme", "beta")
+        segments.renew(connection, sync.binding, sync.settings, short, None)
+        segments.save(connection, sync.binding, sync.settings, short, done=True)
+        session.commit()
+        kept = session.get_one(SyncSegment, long.id)
+        assert session.get_one(SyncRun, run_id).lease_until == kept.lease_until
+
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("runs", "segments"):
+        monkeypatch.setattr(f"ledger_sync.{module}.utc_now", lambda: NOON)
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_lease_covers_what_its_step_works_on_and_waits_for(history: Factory) -> None:
+    """Settling and proving are of a tenant's whole books, however few lines and ledgers the run covers."""
+    post_history(history)
+    sync = LedgerSync(Settings(lease_seconds=60, writers_seconds_max=40))
+    run_id = sync.start(history, tenant_id="acme", since=date(2026, 5, 1), ledgers=["supplier"])
+    leases: dict[str, Any] = {}
+    with history() as session:
+        check = segments.take(session.connection(), sync.binding, sync.settings, run_id, "one")
+        assert isinstance(check, segments.Segment)
+        leases["check"] = session.get_one(SyncSegment, check.id).lease_until - NOON
+        session.rollback()
+    sync.advance(history, run_id, 0)
+    with history() as session:
+        totals = {part.kind: part.total for part in session.scalars(select(SyncSegment))}
+        session.execute(update(SyncSegment).where(SyncSegment.kind == "lines").values(state="done"))
+        for kind in ("settle", "verify"):
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, "one")
+            assert isinstance(segment, segments.Segment)
+            assert segment.kind == kind
+            leases[kind] = session.get_one(SyncSegment, segment.id).lease_until - NOON
+            segments.save(session.connection(), sync.binding, sync.settings, segment, done=True)
+    assert totals == {"check": 0, "lines": 1, "settle": 9, "verify": 14}
+    assert {kind: lease.total_seconds() for kind, lease in leases.items()} == {
+        "check": 100,
+        "settle": 60 + 9 * SECONDS_PER_LINE,
+        "verify": 60 + 14 * SECONDS_PER_LINE,
+    }
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_whoever_takes_a_step_from_one_that_was_too_slow_has_twice_as_long(history: Factory) -> None:
+    sync = LedgerSync(Settings(lease_seconds=60, writers_seconds_max=0))
+    run_id = sync.start(history, tenant_id="acme")
+    seconds: list[float] = []
+    with history() as session:
+        for number in range(6):
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+            assert isinstance(segment, segments.Segment)
+            taken = session.get_one(SyncSegment, segment.id, populate_existing=True)
+            assert taken.lease_until is not None
+            seconds.append((taken.lease_until - NOON).total_seconds())
+            taken.lease_until = LONG_AGO
+            session.flush()
+    assert seconds == [60, 120, 240, 480, 960, 960]
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_repairs_lease_covers_the_books(history: Factory) -> None:
+    post_history(history)
+    leases: list[float] = []
+
+    def note(progress: Progress) -> None:
+        leases.append((row(history, progress.run_id or 0).lease_until - NOON).total_seconds())
+
+    LedgerSync(Settings(lease_seconds=60)).repair(history, tenant_id="acme", on_progress=note)
+    assert set(leases) == {60 + 14 * SECONDS_PER_LINE}
 
 
 def test_advance_does_a_slice_and_never_takes_a_living_workers_segment(history: Factory) -> None:
@@ -426,7 +597,7 @@ def test_processes_share_a_run_when_the_factory_can_be_imported(
     engine.dispose()
 
 
-def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history: Factory) -> None:
+def test_an_executors_worker_that_fails_leaves_a_failed_run_that_says_why_and_can_be_resumed(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync(SMALL)
     calls: list[int] = []
@@ -434,14 +605,14 @@ def test_an_executors_worker_that_fails_leaves_a_run_that_can_be_resumed(history
     def unhealthy() -> str | None:
         calls.append(1)
         if len(calls) == 4:
-            raise HostError
+            raise HostError("boom")
         return "wait to be told of it" if len(calls) > 4 else None
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(HostError):
         sync.backfill(history, tenant_id="acme", executor=pool, workers=2, health=unhealthy)
     with history() as session:
         (report,) = sync.runs(session, "acme")
-    assert report.state in {"failed", "paused"}
+    assert (report.state, report.note) == ("failed", "HostError: boom")
     assert sync.resume(history, report.run_id or 0).synced == 10
     all_synced(history)
 
@@ -894,10 +1065,10 @@ def test_the_workers_of_an_executor_pause_though_the_database_is_busy_at_first(
             raise KeyboardInterrupt
 
     def until_told_to_pause() -> str | None:
-        return None if row(history, run_ids[0]).command == "pause" else "wait for the pause"
+        return None if row(history, run_ids[0]).state == "paused" else "wait for the pause"
 
     with (
-        failing(engine, "UPDATE ledger_sync_runs SET command", 3) as left,
+        failing(engine, "UPDATE ledger_sync_runs SET state", 3) as left,
         ThreadPoolExecutor(1) as pool,
         pytest.raises(KeyboardInterrupt),
     ):
@@ -1018,6 +1189,16 @@ def test_a_poster_posts_what_no_entry_mentions_and_every_document_is_in_the_ledg
     assert (sum(stage.posted for stage in again.stages), again.synced) == (0, 0)
 
 
+def test_a_tenant_whose_first_entries_the_poster_posts_is_settled_and_proved_too(history: Factory) -> None:
+    post_history(history)
+    with history() as session:
+        books.vendor_invoice(session, tenant="beta")
+        session.commit()
+    report = LedgerSync().backfill(history, tenant_id=ALL_TENANTS, poster=post_vendor_invoice)
+    assert (sum(stage.posted for stage in report.stages), report.clean) == (1, True)
+    all_synced(history)
+
+
 def test_without_a_poster_unposted_documents_are_counted(history: Factory) -> None:
     unposted_documents(history)
     report = LedgerSync().backfill(history, tenant_id="acme")
@@ -1063,6 +1244,30 @@ def test_whoever_works_on_a_posting_run_needs_the_poster(history: Factory) -> No
     assert sync.resume(history, run_id, poster=post_vendor_invoice).clean
 
 
+def test_a_posting_run_that_has_completed_is_reported_to_who_has_no_poster(history: Factory) -> None:
+    unposted_documents(history)
+    sync = LedgerSync()
+    report = sync.backfill(history, tenant_id="acme", poster=post_vendor_invoice)
+    seen: list[Progress] = []
+    assert sync.resume(history, report.run_id or 0, on_progress=seen.append).state == "completed"
+    assert seen[-1].state == "completed"
+
+
+def test_a_paused_posting_run_is_left_as_it_was_by_who_has_no_poster(history: Factory) -> None:
+    unposted_documents(history)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id="acme", posting=True)
+    with history() as session:
+        sync.pause(session, run_id)
+        session.commit()
+    sync.advance(history, run_id, poster=post_vendor_invoice)
+    before = row(history, run_id)
+    with pytest.raises(ConfigurationError, match="needs the poster"):
+        sync.resume(history, run_id)
+    after = row(history, run_id)
+    assert (after.state, after.sequence) == (before.state, before.sequence) == ("paused", 2)
+
+
 # -- telling -------------------------------------------------------------------------------------------
 
 
@@ -1084,14 +1289,17 @@ def test_first_last_and_every_stage_are_told_however_long_the_interval(history: 
     assert [progress.percent == 100 for progress in seen] == [False] * 6 + [True]
 
 
-def test_a_callback_that_raises_is_logged_and_stops_nothing(history: Factory, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("work", ["backfill", "repair"])
+def test_a_callback_that_raises_is_logged_and_stops_nothing(
+    history: Factory, caplog: pytest.LogCaptureFixture, work: str
+) -> None:
     post_history(history)
 
     def broken(progress: Progress) -> None:
         raise HostError
 
     with caplog.at_level(logging.ERROR, "ledger_sync"):
-        report = LedgerSync().backfill(history, tenant_id="acme", on_progress=broken)
+        report = getattr(LedgerSync(), work)(history, tenant_id="acme", on_progress=broken)
     assert (report.state, report.synced) == ("completed", 10)
     assert "progress callback of run" in caplog.text
 
@@ -1108,11 +1316,11 @@ def test_a_coroutine_function_is_awaited_from_async_code_and_refused_elsewhere(h
         callback = asynchronous(tell)
         await asyncio.to_thread(LedgerSync().backfill, history, tenant_id="acme", on_progress=callback)
 
-    with pytest.raises(ConfigurationError, match="asynchronous"):
-        LedgerSync().backfill(history, tenant_id="acme", on_progress=tell)
+    for work in (LedgerSync().backfill, LedgerSync().repair):
+        with pytest.raises(ConfigurationError, match="await abackfill, aresume or arepair"):
+            work(history, tenant_id="acme", on_progress=tell)
     with history() as session:
-        session.execute(update(SyncRun).values(state="cancelled"))
-        session.commit()
+        assert LedgerSync().runs(session, "acme") == ()
     asyncio.run(main())
     assert seen[-1].percent == 100
 
