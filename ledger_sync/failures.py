@@ -1,6 +1,6 @@
 """What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is there.
 
-The hook records entries, under ``on_error="record"``; a backfill records lines and documents.
+The hook records entries and documents, under ``on_error="record"``; a backfill records lines and documents.
 """
 
 from __future__ import annotations
@@ -10,23 +10,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, and_, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, voucher_text
+from ledger_sync.control_lines import Lines, of_tenant, on_accounts, voucher_text
+from ledger_sync.dialects import among, parameter_set
 from ledger_sync.mentions import mentioned
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.projection import project
 from ledger_sync.settings import Settings
+from ledger_sync.touched import Touched, lines_of
 
 SEVERAL_TENANTS: Final = (
     "The subledgers of several tenants were written at once, and this failed for one of them. The log says why."
@@ -99,25 +94,78 @@ class Failures:
         self.binding = binding
         self.settings = settings
 
-    def record_entries(
-        self, connection: Connection, ledger: Ledger, tenants: Mapping[Any, str | None], error: BaseException
-    ) -> None:
-        """Note for each entry (id → tenant) that its rows could not be written, for a backfill to find."""
-        table = self.binding.error.__table__
-        message = message_of(error, tenants.values())
-        values = [
-            {
-                "tenant_id": tenant,
-                "ledger": ledger.name,
-                "general_ledger_id": entry_id,
-                "error": type(error).__name__,
-                "message": message,
-                "created_at": utc_now(),
-            }
-            for entry_id, tenant in tenants.items()
+    def record_flush(
+        self, connection: Connection, ledger: Ledger, touched: Touched, error: Exception, *, lines_known: bool
+    ) -> list[dict[str, Any]]:
+        """Note what a flush touched and could not write, for a backfill or a repair to mend; as signals tell it.
+
+        Entries; and documents, where it is not known which lines name them, or none is.
+
+        :raises Exception: the error itself, since neither is there to be named: it would be lost.
+        """
+        noted: list[dict[str, Any]] = [
+            {"tenant_id": tenant, "ledger": ledger.name, "general_ledger_id": entry_id}
+            for entry_id, tenant in self._entries_of(connection, ledger, touched).items()
         ]
-        if values:
-            connection.execute(table.insert(), values)
+        if not (lines_known and noted):
+            noted += self._documents_of(connection, ledger, touched)
+        if not noted:
+            raise error
+        told = {"error": type(error).__name__, "message": message_of(error, [note["tenant_id"] for note in noted])}
+        unset = dict.fromkeys(("general_ledger_id", "source_type", "source_id"))
+        failures = [{**unset, **note, **told} for note in noted]
+        moment = utc_now()
+        connection.execute(
+            insert(self.binding.error.__table__), [{**failure, "created_at": moment} for failure in failures]
+        )
+        return failures
+
+    def _entries_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> dict[Any, Any]:
+        """The entries of the touched control lines, and of rows that touched lines have, with their tenants.
+
+        Without any, the touched entries themselves.
+        """
+        parts = touched.parts()
+        found: dict[Any, Any] = {}
+        if not parts:
+            return found
+        ways = self.binding.once(self.settings, ("failed", ledger.name, parts), lambda: self._ways(ledger, parts))
+        for query in ways:
+            found.update((row[0], row[1]) for row in connection.execute(query, touched.parameters()))
+        if not found:
+            entry = aliased(self.binding.entry)
+            entry_id = attribute(entry, "id")
+            wanted = among(entry_id, parameter_set("failed", entry_id.type))
+            query = select(entry_id, attribute(entry, "tenant_id")).where(wanted)
+            keys = list(touched.entries | touched.reversed)
+            found.update((row[0], row[1]) for row in connection.execute(query, {"failed": keys}))
+        return found
+
+    def _ways(self, ledger: Ledger, parts: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
+        entry, line, item = (aliased(model) for model in (self.binding.entry, self.binding.line, ledger.item))
+        by_line = (
+            select(attribute(entry, "id"), attribute(entry, "tenant_id"))
+            .join(line, attribute(line, "general_ledger_id") == attribute(entry, "id"))
+            .where(among(attribute(line, "id"), lines_of(self.binding, parts)))
+            .where(on_accounts(attribute(line, "account_number"), self.settings.of_ledger(ledger.name)))
+        )
+        by_row = select(attribute(item, "general_ledger_id"), attribute(item, "tenant_id")).where(
+            among(attribute(item, "general_ledger_line_id"), lines_of(self.binding, parts))
+        )
+        return by_line, by_row
+
+    def _documents_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> list[dict[str, Any]]:
+        """The touched documents that are still there."""
+        found = []
+        for name in touched.documented(ledger):
+            model = aliased(next(document.model for document in ledger.documents if document.name == name))
+            document_id = attribute(model, "id")
+            wanted = among(document_id, parameter_set("failed", document_id.type))
+            query = select(document_id, attribute(model, "tenant_id")).where(wanted)
+            for source_id, tenant in connection.execute(query, {"failed": list(touched.documents[name])}):
+                note = {"tenant_id": tenant, "ledger": ledger.name, "source_type": name, "source_id": source_id}
+                found.append(note)
+        return found
 
     def record_line(
         self, connection: Connection, ledger: Ledger, line_id: Any, error: BaseException, *, tenant_id: Any, run_id: Any
