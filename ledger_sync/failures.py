@@ -1,4 +1,4 @@
-"""What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is there.
+"""What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is right.
 
 The hook records entries and documents, under ``on_error="record"``; a backfill records lines and documents.
 """
@@ -14,12 +14,14 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, insert, select, 
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, on_accounts, voucher_text
+from ledger_sync.caches import copied_data_differs
+from ledger_sync.comparison import compared
+from ledger_sync.control_lines import of_tenant, on_accounts, voucher_text
 from ledger_sync.dialects import among, parameter_set
 from ledger_sync.mentions import mentioned
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.projection import project
+from ledger_sync.proof import FAULTS
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched, lines_of
 
@@ -31,7 +33,7 @@ SEVERAL_TENANTS: Final = (
 class Failure(BaseModel):
     """What could not be written, and why: a line of a voucher, all of an entry, or a document that was to be posted.
 
-    ``source_type`` and ``source_id`` name the document. ``resolved_at``: when it was found to be written after all.
+    ``source_type`` and ``source_id`` name the document. ``resolved_at``: when it was found to be right after all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -195,7 +197,9 @@ class Failures:
         """Note that a document could not be posted, as ``record_line`` does."""
         table = self.binding.error.__table__
         named = {"source_type": document, "source_id": document_id}
-        of_document = and_(table.c.source_type == document, table.c.source_id == document_id)
+        of_document = and_(
+            table.c.source_type == document, table.c.source_id == document_id, table.c.run_id.is_not(None)
+        )
         self._record(connection, ledger, error, tenant_id, run_id, named, of_document)
 
     def _record(
@@ -221,35 +225,43 @@ class Failures:
             connection.execute(insert(table).values(tenant_id=tenant_id, ledger=ledger.name, **named, **values))
 
     def resolve(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> int:
-        """Mark the recorded failures of entries whose rows are all there by now; how many were marked.
+        """Mark the recorded failures of entries none of whose rows is wrong by now; how many were marked.
 
-        And of documents that a posted entry mentions by now.
+        Wrong is a row that is missing, differs from its line and document, or has no line that accounts for it. And
+        those of documents: of one that was to be posted, if a posted entry mentions it by now; of one that was edited,
+        if no row of the ledger is wrong, since it is not known which lines name it.
         """
         table = self.binding.error.__table__
         noted = (table.c.ledger == ledger.name, table.c.resolved_at.is_(None), table.c.tenant_id == tenant_id)
         if not connection.scalar(select(select(table.c.id).where(*noted).exists())):
             return 0
         resolved = update(table).values(resolved_at=utc_now()).where(*noted)
-
-        def of_noted(lines: Lines) -> list[ColumnElement[bool]]:
-            entries = select(table.c.general_ledger_id).where(*noted, table.c.general_ledger_id.is_not(None))
-            return [attribute(lines.entry, "id").in_(entries)]
-
-        c = project(self.binding, self.settings, ledger, of_noted).subquery("noted").c
-        item = aliased(ledger.item)
-        lacking = (
-            select(c.general_ledger_id)
-            .outerjoin(item, attribute(item, "general_ledger_line_id") == c.general_ledger_line_id)
-            .where(c.reason.is_(None), attribute(item, "id").is_(None))
-        )
-        of_entry = table.c.general_ledger_id.is_not(None)
-        count = connection.execute(resolved.where(of_entry, table.c.general_ledger_id.not_in(lacking))).rowcount
+        # apart from the UPDATE, which SQLite could not parse with them in it
+        queries = self.binding.once(self.settings, ("wrong_entries", ledger.name), lambda: self._wrong_entries(ledger))
+        found = (connection.scalars(query, {"tenant": tenant_id}) for query in queries)
+        wrong = {entry_id for entry_ids in found for entry_id in entry_ids if entry_id is not None}
+        noted_entry, edited = table.c.general_ledger_id, table.c.run_id.is_(None)
+        right = (noted_entry.is_not(None), noted_entry.not_in(parameter_set("wrong", noted_entry.type)))
+        count = connection.execute(resolved.where(*right), {"wrong": list(wrong)}).rowcount
+        if not wrong:
+            count += connection.execute(resolved.where(table.c.source_type.is_not(None), edited)).rowcount
         for document in ledger.documents:
             model = aliased(document.model)
             posted = select(attribute(model, "id")).where(
                 attribute(model, "tenant_id") == tenant_id,
                 mentioned(self.binding, self.settings, ledger, document, model),
             )
-            of_document = table.c.source_type == document.name
-            count += connection.execute(resolved.where(of_document, table.c.source_id.in_(posted))).rowcount
+            of_document = (table.c.source_type == document.name, ~edited)
+            count += connection.execute(resolved.where(*of_document, table.c.source_id.in_(posted))).rowcount
         return int(count)
+
+    def _wrong_entries(self, ledger: Ledger) -> tuple[Select[Any], ...]:
+        """The entries of the bound ``tenant`` that have a wrong row, or whose id such a row has."""
+        c = compared(self.binding, self.settings, ledger).subquery("compared").c
+        copied = copied_data_differs(self.binding, self.settings, ledger).order_by(None).subquery("copied")
+        line, item = aliased(self.binding.line), aliased(ledger.item)
+        return (
+            select(c.general_ledger_id).where(c.cause.in_(FAULTS)).distinct(),
+            select(attribute(line, "general_ledger_id")).join(copied, copied.c.line_id == attribute(line, "id")),
+            select(attribute(item, "general_ledger_id")).join(copied, copied.c.subject_id == attribute(item, "id")),
+        )

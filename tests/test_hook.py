@@ -958,6 +958,29 @@ def test_a_document_whose_lines_could_not_be_brought_up_to_date_is_recorded(
         assert invoice.due_date == date(2027, 1, 1)
 
 
+@pytest.mark.parametrize("what", ["rewrite", "removal", "document"])
+def test_a_recorded_failure_is_resolved_when_the_row_is_right_not_when_there_is_one(engine: Engine, what: str) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice, other = books.vendor_invoice(session), books.vendor(session, number="V2")
+        entry = books.entry(session)
+        entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=invoice.id)
+        session.commit()
+        if what == "rewrite":
+            verb = "UPDATE" if engine.dialect.name == "mysql" else "INSERT"
+            invoice.vendor_id, fails = other.id, (verb, "supplier_ledger")
+        elif what == "removal":
+            entry.lines[0].link, fails = None, ("DELETE", "supplier_ledger")
+        else:
+            invoice.due_date, fails = date(2027, 1, 1), ("ledger_source_links", "vendor_invoices")
+        with failing(engine, *fails):
+            session.commit()
+        assert len(noted(sync, session)) == 1
+        sync.backfill(sessionmaker(engine), tenant_id="acme")
+        assert len(noted(sync, session)) == 1
+        assert sync.repair(sessionmaker(engine), tenant_id="acme").clean
+        assert noted(sync, session) == []
+
+
 def test_what_can_neither_be_written_nor_recorded_fails_the_flush(engine: Engine) -> None:
     with attached(engine, Settings(on_error="record")) as (_, session):
         invoice = books.vendor_invoice(session)
