@@ -29,7 +29,6 @@ from ledger_sync.concerned import Concerned, together
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import parameter_set, savepoints_hold, transaction_lost
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
-from ledger_sync.failures import message_of
 from ledger_sync.logs import log
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched, naming_posted
@@ -251,17 +250,9 @@ class Hook:
         except Exception as error:
             if transaction_lost(error):
                 raise  # the entry is gone too, so there is nothing to record
-            tenants = self._entries_of(connection, ledger, touched)
-            self.writer.failures.record_entries(connection, ledger, tenants, error)
-            for entry_id, tenant in tenants.items():
-                failure = {
-                    "tenant_id": tenant,
-                    "ledger": ledger.name,
-                    "general_ledger_id": entry_id,
-                    "error": type(error).__name__,
-                    "message": message_of(error, tenants.values()),
-                }
-                told.append(("sync-failed", {"failure": failure}))
+            known = self._lines_known(connection, ledger, touched)
+            failed = self.writer.failures.record_flush(connection, ledger, touched, error, lines_known=known)
+            told += [("sync-failed", {"failure": failure}) for failure in failed]
             log.exception("Ledger sync: writing %s failed and was recorded", ledger.table.fullname)
             return Written()
 
@@ -304,11 +295,16 @@ class Hook:
             }
             told.append(("line-skipped", {"line": line}))
 
-    def _entries_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> dict[Any, str | None]:
-        if not touched.parts():
-            return {}
-        entries = {row.general_ledger_id: row.tenant_id for row in self.writer.classify(connection, ledger, touched)}
-        return entries or dict.fromkeys(touched.entries)
+    def _lines_known(self, connection: Connection, ledger: Ledger, touched: Touched) -> bool:
+        """Whether ``touched`` has the lines that name touched documents; they are looked up if that failed."""
+        try:
+            with connection.begin_nested():
+                self.writer.add_naming(connection, ledger, touched)
+        except Exception as error:
+            if transaction_lost(error):
+                raise
+            return False
+        return True
 
     def _after_flush_postexec(self, session: Session) -> None:
         self.state(session).flush = None

@@ -98,7 +98,9 @@ class Repair:
 
     def _settle(self, ledger: Ledger, written: int, session: Session) -> tuple[int, int]:
         connection = self._connection(session, ledger)
-        return self.writer.settler.settle_all(connection, ledger, self.tenant_id), written
+        applied = self.writer.settler.settle_all(connection, ledger, self.tenant_id)
+        self.writer.failures.resolve(connection, ledger, self.tenant_id)
+        return applied, written
 
     def _proof(self) -> proof.Proof:
         with self.batches.transaction(commit=False) as session:

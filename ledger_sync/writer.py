@@ -106,11 +106,16 @@ class Writer:
 
     def find(self, connection: Connection, ledger: Ledger, touched: Touched) -> bool:
         """Add the lines that name touched documents to ``touched``; whether any line is concerned at all."""
-        if documents := touched.documented(ledger):
+        if touched.documented(ledger):
             self.settler.lock(connection, ledger, touched.parties)
+            self.add_naming(connection, ledger, touched)
+        return bool(touched.parts())
+
+    def add_naming(self, connection: Connection, ledger: Ledger, touched: Touched) -> None:
+        """Add the lines that name touched documents to ``touched``."""
+        if documents := touched.documented(ledger):
             statement = self._once(("naming", ledger.name, documents), self._naming)
             touched.lines.update(connection.scalars(statement, touched.document_parameters(ledger)))
-        return bool(touched.parts())
 
     def write(self, connection: Connection, ledger: Ledger, touched: Touched) -> Written:
         """Bring the rows of all touched lines into line with the projection, and settle what can be settled."""

@@ -38,7 +38,7 @@ from tests import books
 from tests.books import DAY
 from tests.oracle import NORWEGIAN, Control, Rules, assert_synced
 from tests.refusing import refusing_new
-from tests.watching import hearing, statements
+from tests.watching import hearing, listening, statements
 
 ITEM_TABLES = ("supplier_ledger", "customer_ledger", "employee_ledger")
 
@@ -912,6 +912,109 @@ def test_a_recorded_failure_of_one_ledger_leaves_the_other_alone(engine: Engine)
             assert len(items(session, CustomerLedger)) == 1
             assert len(items(session, SupplierLedger)) == 0
             session.commit()
+
+
+@contextlib.contextmanager
+def failing(engine: Engine, *words: str) -> Iterator[None]:
+    """Statements with all of these words fail before they are executed."""
+
+    def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if all(word in statement for word in words):
+            raise RuntimeError("disk on fire")
+
+    with listening(engine, "before_cursor_execute", fail):
+        yield
+
+
+def noted(sync: LedgerSync, session: Session) -> list[tuple[Any, ...]]:
+    """What is recorded in the tenant's books."""
+    session.commit()
+    found = sync.failures(session, "acme")
+    session.commit()
+    return [(each.general_ledger_id, each.source_type, each.source_id) for each in found]
+
+
+@pytest.mark.parametrize("how", ["unlinked", "account", "deleted"])
+def test_a_row_that_could_not_be_taken_away_is_recorded_for_its_entry(engine: Engine, how: str) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice = books.vendor_invoice(session)
+        entry = books.entry(session, source=None if how == "unlinked" else ("vendor_invoice", invoice.id))
+        if how == "unlinked":
+            entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=invoice.id)
+        session.flush()
+        entry_id = entry.id
+        if how == "unlinked":
+            entry.lines[0].link = None
+        elif how == "account":
+            entry.lines[0].account_number = "4100"
+        else:
+            session.delete(entry)
+        said: list[tuple[str, Any]] = []
+        with (
+            hearing(sync, lambda name, about: said.append((name, about))),
+            failing(engine, "DELETE", "supplier_ledger"),
+        ):
+            assert noted(sync, session) == [(entry_id, None, None)]
+        assert [about["general_ledger_id"] for name, about in said if name == "sync-failed"] == [entry_id]
+        assert len(items(session)) == 1
+
+
+@pytest.mark.parametrize("what", ["lock", "lookup"])
+def test_a_document_whose_lines_could_not_be_brought_up_to_date_is_recorded(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice = books.vendor_invoice(session)
+        entry = books.entry(session, source=("vendor_invoice", invoice.id))
+        session.commit()
+        entry_id, invoice_id = entry.id, invoice.id
+        invoice.due_date = date(2027, 1, 1)
+        if what == "lock":
+            with monkeypatch.context() as broken_lock:
+                broken_lock.setattr(sync._writer.settler, "lock", lambda *_: 1 // 0)
+                assert noted(sync, session) == [(entry_id, None, None)]
+        else:
+            with failing(engine, "ledger_source_links", "vendor_invoices"):
+                assert noted(sync, session) == [(None, "vendor_invoice", invoice_id)]
+        session.refresh(invoice)
+        assert invoice.due_date == date(2027, 1, 1)
+
+
+@pytest.mark.parametrize("what", ["rewrite", "removal", "document"])
+def test_a_recorded_failure_is_resolved_when_the_row_is_right_not_when_there_is_one(engine: Engine, what: str) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice, other = books.vendor_invoice(session), books.vendor(session, number="V2")
+        entry = books.entry(session)
+        entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=invoice.id)
+        session.commit()
+        if what == "rewrite":
+            verb = "UPDATE" if engine.dialect.name == "mysql" else "INSERT"
+            invoice.vendor_id, fails = other.id, (verb, "supplier_ledger")
+        elif what == "removal":
+            entry.lines[0].link, fails = None, ("DELETE", "supplier_ledger")
+        else:
+            invoice.due_date, fails = date(2027, 1, 1), ("ledger_source_links", "vendor_invoices")
+        with failing(engine, *fails):
+            session.commit()
+        assert len(noted(sync, session)) == 1
+        sync.backfill(sessionmaker(engine), tenant_id="acme")
+        assert len(noted(sync, session)) == 1
+        assert sync.repair(sessionmaker(engine), tenant_id="acme").clean
+        assert noted(sync, session) == []
+
+
+def test_what_can_neither_be_written_nor_recorded_fails_the_flush(engine: Engine) -> None:
+    with attached(engine, Settings(on_error="record")) as (_, session):
+        invoice = books.vendor_invoice(session)
+        session.commit()
+        session.delete(invoice)  # nothing is left to record it for
+        with (
+            failing(engine, "ledger_source_links", "vendor_invoices"),
+            pytest.raises(RuntimeError, match="disk on fire"),
+        ):
+            session.flush()
+        session.rollback()
+        assert session.scalar(select(func.count()).select_from(VendorInvoice)) == 1
 
 
 def test_a_posting_that_is_rolled_back_leaves_no_recorded_failure(engine: Engine) -> None:
