@@ -83,15 +83,23 @@ UNRESOLVED: Final = "ref:"
 """How the settlement key of a payment begins whose reference names no document."""
 
 
-def project(binding: Binding, settings: Settings, ledger: Ledger, where: Restriction | None = None) -> Select[Any]:
+def project(
+    binding: Binding,
+    settings: Settings,
+    ledger: Ledger,
+    where: Restriction | None = None,
+    *,
+    as_if_posted: bool = False,
+) -> Select[Any]:
     """The classification of every control line of one ledger, or of those that ``where`` admits.
 
     Columns: ``ITEM_COLUMNS``, ``reason``, and to name a line in messages ``fiscal_year``, ``voucher_series``,
-    ``voucher_number``, ``line_number``; ``signed_amount`` is debit less credit.
+    ``voucher_number``, ``line_number``; ``signed_amount`` is debit less credit. ``as_if_posted``: the reason that a
+    draft's line will have.
     """
     c = _resolved(binding, settings, ledger, where).c
     reason = case(
-        (~c.posted, "draft"),
+        *(() if as_if_posted else ((~c.posted, "draft"),)),
         (before_cut_over(binding, settings, ledger, c), "before_cutover"),
         (c.source_type.is_(None), "manual"),
         (~_supported(settings, ledger, c), "unsupported_source"),

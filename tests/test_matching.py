@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,14 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select, text
+from sqlalchemy import CursorResult, Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ControlAccount, LedgerSync, Settings
+from ledger_sync import ControlAccount, LedgerSync, Settings, matching
 from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.contrib.saft import import_saft
 from ledger_sync.errors import ConfigurationError, LinkError
 from ledger_sync.matching import Matches
+from ledger_sync.matching import _is_word as is_word
 from ledger_sync.models import Customer, CustomerLedger, JournalEntry, SourceLink, SupplierLedger, Vendor
 from tests import test_ovningsbolaget
 from tests.books import customer_invoice, entry, vendor_invoice, vendor_payment
@@ -122,6 +125,41 @@ def test_a_document_too_far_away_in_time_is_no_candidate(session: Session, sync:
     vendor_invoice(session, 100, invoice_number="8907", invoice_date=date(2026, 1, 1))
     post_sourceless(session, "2400", -100, "Invoice 8907")
     assert sync.match(session, "acme").proposals == ()
+
+
+@given(word=st.text(alphabet="a1-_ å²", min_size=1, max_size=3), text_=st.text(alphabet="a1-_ å²", max_size=12))
+def test_a_word_has_no_letter_or_digit_beside_it(word: str, text_: str) -> None:
+    beside = rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+    assert is_word(word, text_) == (re.search(beside, text_) is not None)
+
+
+def test_lines_and_documents_of_one_amount_are_read_once_each_not_in_pairs(
+    session: Session, sync: LedgerSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 20
+    for year in range(2000, 2000 + many):
+        vendor_invoice(session, 499, invoice_number=f"INV{year}", invoice_date=date(year, 3, 1))
+        entry(session, "2400", -499, line={"reference": f"INV{year}"}, on=date(year, 3, 5))
+    session.flush()
+    read: list[Any] = []
+    looked_at: list[Any] = []
+    iterate, evidence = CursorResult.__iter__, matching._evidence
+
+    def count_rows(result: CursorResult[Any]) -> Iterator[Any]:
+        for row in iterate(result):
+            read.append(row)
+            yield row
+
+    def count_pairs(*pair: Any) -> Any:
+        looked_at.append(pair)
+        return evidence(*pair)
+
+    monkeypatch.setattr(CursorResult, "__iter__", count_rows)
+    monkeypatch.setattr(matching, "_evidence", count_pairs)
+    assert len(sync.match(session, "acme").certain) == many
+    # the lines, and the documents for each of the two roles
+    assert len(read) <= 3 * many
+    assert len(looked_at) == many
 
 
 # -- what is certain -----------------------------------------------------------------------------------

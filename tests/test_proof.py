@@ -344,6 +344,26 @@ def test_a_draft_of_an_invoice_waits(session: Session, sync: LedgerSync) -> None
     assert [subject.text for subject in found.examples] == ["voucher 17/2026"]
 
 
+def test_a_draft_of_several_control_lines_waits_once(session: Session, sync: LedgerSync) -> None:
+    invoice = vendor_invoice(session)
+    draft = entry(session, signed=-60, source=("vendor_invoice", invoice.id), contra="2400", post=False)
+    session.commit()
+    found = named(sync.verify(session, "acme"), "draft_waits")
+    assert (found.count, [example.text for example in found.examples]) == (1, [f"voucher {draft.voucher}"])
+
+
+def test_a_draft_that_will_have_no_open_item_does_not_wait(engine: Engine) -> None:
+    sync = LedgerSync(Settings(effective_from=DAY))
+    with Session(engine) as session:
+        old = vendor_invoice(session, invoice_date=EARLIER)
+        entry(session, source=("vendor_invoice", old.id), on=EARLIER, post=False)
+        entry(session, source=("vendor_invoice", old.id), signed=100, post=False)
+        entry(session, source=("vendor_invoice", old.id + 900), post=False)
+        entry(session, source=("vendor_invoice", vendor_invoice(session).id), signed=0, post=False)
+        session.flush()
+        assert finding(sync.verify(session, "acme"), "draft_waits") is None
+
+
 def test_a_draft_without_a_source_does_not_wait(session: Session, sync: LedgerSync) -> None:
     entry(session, post=False)
     session.commit()
