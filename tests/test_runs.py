@@ -1512,6 +1512,17 @@ def test_batches_grow_and_shrink_towards_the_target_time_within_bounds(history: 
     assert slow[:4] == [20, 10, 5, 3]
 
 
+def test_the_next_slice_goes_on_with_the_size_that_the_last_one_has_learned(history: Factory) -> None:
+    with history() as session:
+        for number in range(20):
+            invoice = books.customer_invoice(session, 1 + number)
+            books.entry(session, "1500", 1 + number, ("customer_invoice", invoice.id))
+        session.commit()
+    sync = LedgerSync(Settings(batch_lines_start=1, batch_lines_min=1, batch_seconds=600))
+    run_id = sync.start(history, tenant_id="acme")
+    assert [sync.advance(history, run_id, 0).processed for _ in range(5)] == [0, 1, 3, 7, 15]
+
+
 def test_lines_and_documents_of_other_tenants_are_never_counted(history: Factory) -> None:
     post_history(history, "beta", entries=9)
     unposted_documents(history)
