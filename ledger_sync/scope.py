@@ -118,7 +118,7 @@ def chosen_sources(settings: Settings, wanted: Iterable[str] | None) -> tuple[st
 
 
 def refuse_before_cut_over(settings: Settings, tenant_id: Any, since: date | None) -> None:
-    """Refuse to go before one tenant's cut-over, with the remedy."""
+    """Refuse to go before one tenant's cut-over, or for all of them before the one that they share, with the remedy."""
     cut_over = settings.cut_over(tenant_id)
     if since is None or cut_over is None or settings.effective_by != "entry_date" or since >= cut_over:
         return
