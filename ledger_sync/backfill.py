@@ -111,8 +111,7 @@ class Backfills:
         actor: str | None,
     ) -> Any:
         """Write the row of a new run, and the one segment that plans the others; the run's id."""
-        if not isinstance(tenant_id, AllTenants):
-            refuse_before_cut_over(self.settings, tenant_id, since)
+        refuse_before_cut_over(self.settings, tenant_id, since)
         scope = Scope(
             ledgers=chosen_ledgers(self.settings, ledgers),
             since=since,

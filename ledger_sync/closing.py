@@ -49,9 +49,12 @@ class Closing:
 
     def _had_rows(self, connection: Connection, segment: Segment) -> bool:
         """Whether the run met rows of the segment's tenant and ledger that were there before."""
-        parts = segments.all_of(connection, self.bench.binding, self.bench.run_id)
-        same = (segment.tenant_id, segment.ledger)
-        return any(part.existing for part in parts if (part.tenant_id, part.ledger) == same)
+        parts = self._parts(connection, segment)
+        return any(part.existing for part in parts if part.ledger == segment.ledger)
+
+    def _parts(self, connection: Connection, segment: Segment) -> list[Segment]:
+        """The run's segments of the same tenant."""
+        return segments.of_tenant(connection, self.bench.binding, self.bench.run_id, segment.tenant_id)
 
     def verify(self, segment: Segment) -> Segment:
         """Prove a tenant's books. Where rows are missing, have them written first, once: they came in late."""
@@ -72,11 +75,9 @@ class Closing:
     def _counted(self, segment: Segment, names: Sequence[str]) -> None:
         bench = self.bench
         with bench.batches.connected() as connection:
-            parts = segments.all_of(connection, bench.binding, bench.run_id)
+            parts = self._parts(connection, segment)
             for name in names:
-                written = sum(
-                    p.synced + p.applied for p in parts if (p.tenant_id, p.ledger) == (segment.tenant_id, name)
-                )
+                written = sum(part.synced + part.applied for part in parts if part.ledger == name)
                 if written >= COUNTED_FROM:
                     ledger = bench.binding.ledger(name)
                     count_anew(connection, [ledger.table, ledger.application.__table__])
@@ -109,8 +110,7 @@ class Closing:
         return replace(segment, id=None, kind="late", ledger=ledger, batch_lines=size)
 
     def _late_parts(self, connection: Connection, segment: Segment) -> list[Segment]:
-        parts = segments.all_of(connection, self.bench.binding, self.bench.run_id)
-        return [part for part in parts if part.kind == "late" and part.tenant_id == segment.tenant_id]
+        return [part for part in self._parts(connection, segment) if part.kind == "late"]
 
     def _settle_late(self, segment: Segment) -> Segment:
         """Settle the ledgers in which rows came in late."""

@@ -43,15 +43,14 @@ class LineBatches:
         if self._size is None:
             self._size = segment.batch_lines
         size = self._size
-        began = time.monotonic()
         upper = self.bench.retried(self._upper, segment, size)
         try:
-            after = self.bench.retried(self._batch, segment, upper)
+            after = self.bench.retried(self._batch, segment, upper, size)
         except DBAPIError as error:
             if fault_of(error) != "data":
                 raise
             return self._search(segment, upper)
-        self._size = self._next_size(size, time.monotonic() - began, full=upper is not None)
+        self._size = after.batch_lines
         return after
 
     def _next_size(self, size: int, seconds: float, *, full: bool) -> int:
@@ -63,8 +62,11 @@ class LineBatches:
         low, high = min(settings.batch_lines_min, settings.batch_lines_max), settings.batch_lines_max
         return max(low, min(high, int(size * factor)))
 
-    def _batch(self, segment: Segment, upper: Any) -> Segment:
-        """Write the lines after the cursor up to a key, or to the segment's end (None)."""
+    def _batch(self, segment: Segment, upper: Any, size: int | None = None) -> Segment:
+        """Write the lines after the cursor up to a key, or to the segment's end (None).
+
+        :param size: so many were to be written; the size that follows from it is saved for whoever goes on.
+        """
         began = time.monotonic()
         bench, lines = self.bench, self._range(segment, upper)
         with bench.writing(commit=not bench.dry_run) as connection:
@@ -79,12 +81,15 @@ class LineBatches:
                 selects=bench.scope.selects,
             )
             if not bench.dry_run:
-                return self._counted(connection, segment, upper, filled, began)
+                return self._counted(connection, segment, upper, filled, began, size)
         with bench.batches.connected() as connection:
-            return self._counted(connection, segment, upper, filled, began)
+            return self._counted(connection, segment, upper, filled, began, size)
 
-    def _counted(self, connection: Connection, segment: Segment, upper: Any, filled: Filled, began: float) -> Segment:
+    def _counted(
+        self, connection: Connection, segment: Segment, upper: Any, filled: Filled, began: float, size: int | None
+    ) -> Segment:
         late = segment.kind == "late"  # its lines were counted when they were passed
+        full, seconds = upper is not None, time.monotonic() - began
         return self.bench.saved(
             connection,
             segment,
@@ -94,7 +99,7 @@ class LineBatches:
             processed=0 if late else filled.seen,
             synced=filled.written,
             skipped={} if late else filled.skipped,
-            batch_lines=self._size,
+            batch_lines=None if size is None else self._next_size(size, seconds, full=full),
         )
 
     # -- bad lines -------------------------------------------------------------------------------------

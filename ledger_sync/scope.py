@@ -123,7 +123,7 @@ def first_entry_date(settings: Settings, tenant_id: Any) -> date | None:
 
 
 def refuse_before_cut_over(settings: Settings, tenant_id: Any, since: date | None) -> None:
-    """Refuse to go before one tenant's cut-over, with the remedy."""
+    """Refuse to go before one tenant's cut-over, or for all of them before the one that they share, with the remedy."""
     cut_over = first_entry_date(settings, tenant_id)
     if since is None or cut_over is None or since >= cut_over:
         return

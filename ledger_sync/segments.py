@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
 
 from ledger_sync.binding import Binding
 from ledger_sync.models.own import NOTE_MAX
@@ -150,6 +150,11 @@ def all_of(connection: Connection, binding: Binding, run_id: Any) -> list[Segmen
     return _of_runs(connection, binding, [run_id])
 
 
+def of_tenant(connection: Connection, binding: Binding, run_id: Any, tenant_id: Any) -> list[Segment]:
+    """The segments of a run that are of one tenant's books, in order."""
+    return _of_runs(connection, binding, [run_id], segment_table(binding).c.tenant_id == tenant_id)
+
+
 def all_of_runs(connection: Connection, binding: Binding, run_ids: Sequence[Any]) -> dict[Any, list[Segment]]:
     """The segments of each of some runs, in order; one statement for so many runs as a page has."""
     found: dict[Any, list[Segment]] = {run_id: [] for run_id in run_ids}
@@ -159,9 +164,11 @@ def all_of_runs(connection: Connection, binding: Binding, run_ids: Sequence[Any]
     return found
 
 
-def _of_runs(connection: Connection, binding: Binding, run_ids: Sequence[Any]) -> list[Segment]:
+def _of_runs(
+    connection: Connection, binding: Binding, run_ids: Sequence[Any], *conditions: ColumnElement[bool]
+) -> list[Segment]:
     table = segment_table(binding)
-    query = select(table).where(table.c.run_id.in_(run_ids)).order_by(table.c.run_id, table.c.position)
+    query = select(table).where(table.c.run_id.in_(run_ids), *conditions).order_by(table.c.run_id, table.c.position)
     return [_segment(row) for row in connection.execute(query)]
 
 

@@ -161,6 +161,15 @@ def test_a_backfill_from_before_the_cut_over_is_refused_with_the_remedy(history:
     assert sync.backfill(history, tenant_id="beta", since=date(2000, 1, 1)).synced == 0
 
 
+def test_a_backfill_of_all_tenants_from_before_the_cut_over_that_they_share_is_refused(history: Factory) -> None:
+    post_history(history)
+    before = date(2026, 2, 28)
+    with pytest.raises(CutOverError, match="2026-02-28 lies before the cut-over of 2026-03-01"):
+        LedgerSync(Settings(effective_from=CUT_OVER)).backfill(history, tenant_id=ALL_TENANTS, since=before)
+    own = LedgerSync(Settings(effective_from={"beta": CUT_OVER}))
+    assert own.backfill(history, tenant_id=ALL_TENANTS, since=before).synced == 6
+
+
 def test_the_cut_over_binds_the_backfill_until_it_is_moved_back(history: Factory) -> None:
     post_history(history)
     report = LedgerSync(Settings(effective_from=CUT_OVER)).backfill(history, tenant_id="acme")

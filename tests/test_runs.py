@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
+from ledger_sync.closing import Closing
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
 from ledger_sync.models import (
     CustomerLedger,
@@ -41,6 +42,8 @@ from ledger_sync.models import (
 )
 from ledger_sync.progress import asynchronous, logged, rich_bar, signalled, together, tqdm_bar
 from ledger_sync.runs import SECONDS_PER_LINE
+from ledger_sync.workbench import Options, Workbench
+from ledger_sync.writer import Writer
 from tests import books
 from tests.benchmarks.books_at_scale import TENANT, clear, make
 from tests.budget import at_length
@@ -1189,6 +1192,35 @@ def test_a_poster_posts_what_no_entry_mentions_and_every_document_is_in_the_ledg
     assert (sum(stage.posted for stage in again.stages), again.synced) == (0, 0)
 
 
+def test_who_settles_a_tenants_books_reads_that_tenants_segments_only(
+    history: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run over all tenants takes the square of their number."""
+    for tenant in ("acme", "beta", "gamma"):
+        post_history(history, tenant, entries=1)
+    read: list[Any] = []
+    found = segments._segment
+
+    def note(row: Any) -> segments.Segment:
+        read.append(row.tenant_id)
+        return found(row)
+
+    monkeypatch.setattr(segments, "_segment", note)
+    sync = LedgerSync()
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    while sync.advance(history, run_id, 0).stage != "settling":
+        pass
+    with history() as session:
+        segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, "one")
+        session.commit()
+    assert isinstance(segment, segments.Segment)
+    read.clear()
+    bench = Workbench(sync.binding, sync.settings, Writer(sync.binding, sync.settings), history, run_id, Options())
+    closing = Closing(bench)
+    closing.settle(segment)
+    assert set(read) == {segment.tenant_id}
+
+
 def test_a_tenant_whose_first_entries_the_poster_posts_is_settled_and_proved_too(history: Factory) -> None:
     post_history(history)
     with history() as session:
@@ -1478,6 +1510,17 @@ def test_batches_grow_and_shrink_towards_the_target_time_within_bounds(history: 
     assert quick[:6] == [1, 2, 4, 8, 16, 16]
     slow = sizes(batch_lines_start=20, batch_lines_min=3, batch_seconds=1e-9)
     assert slow[:4] == [20, 10, 5, 3]
+
+
+def test_the_next_slice_goes_on_with_the_size_that_the_last_one_has_learned(history: Factory) -> None:
+    with history() as session:
+        for number in range(20):
+            invoice = books.customer_invoice(session, 1 + number)
+            books.entry(session, "1500", 1 + number, ("customer_invoice", invoice.id))
+        session.commit()
+    sync = LedgerSync(Settings(batch_lines_start=1, batch_lines_min=1, batch_seconds=600))
+    run_id = sync.start(history, tenant_id="acme")
+    assert [sync.advance(history, run_id, 0).processed for _ in range(5)] == [0, 1, 3, 7, 15]
 
 
 def test_lines_and_documents_of_other_tenants_are_never_counted(history: Factory) -> None:
