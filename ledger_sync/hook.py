@@ -31,7 +31,7 @@ from ledger_sync.dialects import parameter_set, savepoints_hold, transaction_los
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
 from ledger_sync.logs import log
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched, naming_posted
+from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer, Written
 
 _TABLES_KEY: Final = "ledger_sync.tables"
@@ -153,11 +153,10 @@ class Hook:
                     for tenant_id in replaced(target, "tenant_id"):
                         leaving.setdefault(tenant_id, {})[key_held(target)] = "was to move to another tenant"
             if leaving:
-                query = naming_posted(self.binding, self.settings, ledger, document, leaving)
                 connection = self._connection(session, document.model)
-                if (in_use := connection.scalar(query)) is not None:
-                    problem = next(problems[in_use] for problems in leaving.values() if in_use in problems)
-                    raise DocumentInUseError(document.name, in_use, problem)
+                for used in self._concerned.in_use(connection, ledger, document, leaving):
+                    problem = next(problems[used] for problems in leaving.values() if used in problems)
+                    raise DocumentInUseError(document.name, used, problem)
 
     # -- the flush -------------------------------------------------------------------------------------
 
