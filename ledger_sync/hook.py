@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -258,20 +258,23 @@ class Hook:
     def _write(
         self, connection: Connection, ledger: Ledger, touched: Touched, told: list[tuple[str, dict[str, Any]]]
     ) -> Written:
+        # what the flush wrote itself: lines that only name a document that it wrote are no news
+        own = replace(touched, lines=set(touched.lines))
         if not self.writer.find(connection, ledger, touched):
             return Written()
         listening = signals.anybody_listens
         tell_new = listening("item-created", self.sender) or listening("item-changed", self.sender)
         written = self.writer.write(connection, ledger, touched, tell_new=tell_new)
         explains = listening("line-skipped", self.sender) or log.isEnabledFor(logging.INFO)
-        if explains or self.settings.manual == "block":
-            for row in self.writer.classify(connection, ledger, touched):
+        if own.parts() and (explains or self.settings.manual == "block"):
+            for row in self.writer.classify(connection, ledger, own):
                 self._tell(ledger, row, told)
         return written
 
     def _tell(self, ledger: Ledger, row: Any, told: list[tuple[str, dict[str, Any]]]) -> None:
         voucher = voucher_text(row)
-        if row.reason == "manual" and self.settings.manual == "block":
+        # a reversal only takes away what is there
+        if row.reason == "manual" and row.kind != "reversal" and self.settings.manual == "block":
             raise ManualPostingError(
                 voucher,
                 f"posts line {row.line_number} to control account {row.account_number} without a source",
