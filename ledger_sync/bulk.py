@@ -158,6 +158,7 @@ class BulkWrites:
                 now = self._with_lines(connection, now)
             named = together(before.named, self.concerned.named(connection, now))
             yield from self.concerned.by_keys(before.entries | now, before.gone, named)
+            self.concerned.drop_links(connection, before.gone)
         self._check_tenants(connection, before)
         if operation == "INSERT":
             before.documents = [

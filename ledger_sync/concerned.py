@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select
 
 from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
 from ledger_sync.control_lines import source_types
@@ -105,6 +105,17 @@ class Concerned:
             )
             found[ledger.name, document.name] = self._selected(connection, query, entries)
         return found
+
+    def drop_links(self, connection: Connection, lines: set[Any]) -> None:
+        """Delete the source links of those of some lines that are gone.
+
+        Its number may be given to another line, which would come from the same document.
+        """
+        link, line = self.binding.link, aliased(self.binding.line)
+        line_id = attribute(link, "line_id")
+        there = exists().where(attribute(line, "id") == line_id)
+        for part in in_parts(lines):
+            connection.execute(delete(link).where(self._is_of(line_id), ~there), {"keys": list(part)})
 
     def in_use(
         self, connection: Connection, ledger: Ledger, document: Document, ids: Mapping[Any, Collection[Any]]

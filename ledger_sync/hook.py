@@ -16,18 +16,18 @@ from inspect import iscoroutinefunction
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Result, delete, event, inspect
+from sqlalchemy import Connection, Result, event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
 from ledger_sync import signals
 from ledger_sync.attributes import held, key_held, replaced
-from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.binding import Binding, Ledger
 from ledger_sync.bulk import BulkWrites
 from ledger_sync.bulk_statement import Target
 from ledger_sync.collector import Collector, deleted_by
 from ledger_sync.concerned import Concerned, together
 from ledger_sync.control_lines import voucher_text
-from ledger_sync.dialects import parameter_set, savepoints_hold, transaction_lost
+from ledger_sync.dialects import savepoints_hold, transaction_lost
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
 from ledger_sync.logs import log
 from ledger_sync.settings import Settings
@@ -172,18 +172,15 @@ class Hook:
             return
         collector = Collector(self.settings, self.ledgers, self.binding)
         collector.collect(session, context)
+        gone = collector.gone_lines
         if collector.gone_entries:
-            gone = self._concerned.gone_by_rows(self._connection(session, self.binding.line), collector.gone_entries)
-            for ledger in self.ledgers:
-                concerned = collector.touched.setdefault(ledger.name, Touched(rewrite=True, remove=True))
-                concerned.lines |= gone
+            rows = self._concerned.gone_by_rows(self._connection(session, self.binding.line), collector.gone_entries)
+            for concerned in collector.touched.values():
+                concerned.lines |= rows
+            gone |= rows
         self._apply(session, collector.touched)
-        if collector.gone_lines:
-            # its number may be given to another line, which would come from the same document
-            link = self.binding.link
-            line_id = attribute(link, "line_id")
-            orphaned = delete(link).where(line_id.in_(parameter_set("gone_lines", line_id.type)))
-            self._connection(session, link).execute(orphaned, {"gone_lines": list(collector.gone_lines)})
+        if gone:
+            self._concerned.drop_links(self._connection(session, self.binding.link), gone)
 
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
@@ -194,6 +191,8 @@ class Hook:
         named = together(self._concerned.named(connection, keys), self._concerned.named_by_rows(connection, keys))
         for concerned in self._concerned.by_keys(keys, gone, named):
             self._apply(session, concerned)
+        if gone:
+            self._concerned.drop_links(self._connection(session, self.binding.link), gone)
         self._expire_stale(session)
 
     def _apply(self, session: Session, concerned: Mapping[str, Touched]) -> None:
