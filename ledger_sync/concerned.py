@@ -7,17 +7,17 @@ lines of reversing entries, and, with a cut-over, the invoices and claims that t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select
 
 from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
 from ledger_sync.control_lines import source_types
 from ledger_sync.dialects import parameter_set
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched
+from ledger_sync.touched import Touched, naming_posted
 
 PART_MAX: Final = 1_000
 """So many entries, lines or documents are synced at a time."""
@@ -104,6 +104,35 @@ class Concerned:
                 attribute(item, "source_type").in_(source_types(self.settings, ledger, document)),
             )
             found[ledger.name, document.name] = self._selected(connection, query, entries)
+        return found
+
+    def drop_links(self, connection: Connection, lines: set[Any]) -> None:
+        """Delete the source links of those of some lines that are gone.
+
+        Its number may be given to another line, which would come from the same document.
+        """
+        link, line = self.binding.link, aliased(self.binding.line)
+        line_id = attribute(link, "line_id")
+        there = exists().where(attribute(line, "id") == line_id)
+        for part in in_parts(lines):
+            connection.execute(delete(link).where(self._is_of(line_id), ~there), {"keys": list(part)})
+
+    def in_use(
+        self, connection: Connection, ledger: Ledger, document: Document, ids: Mapping[Any, Collection[Any]]
+    ) -> set[Any]:
+        """Those of some documents that a posted control line of their tenant names.
+
+        :param ids: the documents by tenant; under None those whose tenant cannot be told.
+        """
+        shape = ("naming_posted", ledger.name, document.name)
+        query = self.binding.once(
+            self.settings, shape, lambda: naming_posted(self.binding, self.settings, ledger, document)
+        )
+        found: set[Any] = set()
+        for part in in_parts({key for keys in ids.values() for key in keys}):
+            for source_id, tenant_id in connection.execute(query, {"documents": list(part)}):
+                if source_id in ids.get(tenant_id, ()) or source_id in ids.get(None, ()):
+                    found.add(source_id)
         return found
 
     def _deciding(self) -> list[tuple[Ledger, Document]]:

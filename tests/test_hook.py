@@ -844,6 +844,33 @@ def test_a_manual_posting_is_refused_where_it_is_blocked(engine: Engine) -> None
         assert session.scalar(select(func.count()).select_from(JournalEntry)) == 2
 
 
+@pytest.mark.parametrize("what", ["named", "reversed"])
+def test_a_manual_posting_from_before_it_was_blocked_stands_in_nobodys_way(engine: Engine, what: str) -> None:
+    with Session(engine) as history:
+        manual = books.entry(history, line={"reference": "N7"})
+        history.commit()
+        manual_id = manual.id
+    with attached(engine, Settings(manual="block")) as (_, session):
+        if what == "named":
+            books.vendor_invoice(session, invoice_number="N7")
+        else:
+            session.add(session.get_one(JournalEntry, manual_id).reverse(DAY))
+        session.commit()
+        synced(session, 0)
+
+
+def test_a_line_without_an_item_is_told_once_not_with_each_document_that_it_names(
+    session: Session, heard: list[tuple[str, Any]]
+) -> None:
+    books.entry(session, line={"reference": "N7"})
+    session.commit()
+    invoice = books.vendor_invoice(session, invoice_number="N7")
+    session.commit()
+    invoice.due_date = date(2027, 1, 1)
+    session.commit()
+    assert names(heard) == ["line-skipped"]
+
+
 def test_blocking_is_not_softened_by_recording_errors(engine: Engine) -> None:
     with attached(engine, Settings(manual="block", on_error="record")) as (_, session):
         books.entry(session)
