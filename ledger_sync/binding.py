@@ -204,7 +204,7 @@ class Binding:
         check_books(self.entry, self.line)
         for ledger in self.ledgers:
             for document in ledger.documents:
-                check_document(self.entry, ledger.name, document.model, document.role, **_named(document))
+                check_document(self.entry, document.model, **_named(document))
         self._make()
         own: list[tuple[type[Any], type[Any]]] = [
             (ledger.application, models.ApplicationMixin) for ledger in self.ledgers

@@ -6,7 +6,7 @@ ever tells one tenant whether something exists in another's books.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy.exc import DontWrapMixin
@@ -17,9 +17,9 @@ _SHOWN_MAX: Final = 60
 """So many characters of a refused value are shown."""
 
 
-def _shown(value: object, written: Callable[[object], str]) -> str:
+def _shown(value: object) -> str:
     try:
-        shown = written(value)
+        shown = ascii(value)
     except ValueError:  # an int of so many digits that Python refuses to write it
         return f"a {type(value).__name__} of thousands of digits"
     return shown if len(shown) <= _SHOWN_MAX else f"{shown[: _SHOWN_MAX - 3]}..."
@@ -57,7 +57,7 @@ class ValueRefusedError(LedgerSyncError, ValueError, DontWrapMixin):
 
 
 class ConfigurationError(LedgerSyncError, ValueError):
-    """Settings, models or attachment that make no sense. Raised when they are made, not when used."""
+    """Settings, models, an attachment or a call that make no sense, alone or with one another."""
 
 
 class AmountError(ValueRefusedError):
@@ -70,7 +70,7 @@ class AmountError(ValueRefusedError):
         self.remedy = remedy
         self.name = name
         self.value = value
-        super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
+        super().__init__(f"{name} = {_shown(value)} {problem}. {remedy}")
 
 
 class TextError(ValueRefusedError):
@@ -80,7 +80,7 @@ class TextError(ValueRefusedError):
         self.remedy = remedy
         self.name = name
         self.value = value
-        super().__init__(f"{name} = {_shown(value, ascii)} {problem}. {remedy}")
+        super().__init__(f"{name} = {_shown(value)} {problem}. {remedy}")
 
 
 class TimestampError(ValueRefusedError):
@@ -88,7 +88,7 @@ class TimestampError(ValueRefusedError):
 
     def __init__(self, value: object, problem: str = "has no time zone, so it names no moment") -> None:
         self.value = value
-        super().__init__(f"{_shown(value, ascii)} {problem}. Give an aware datetime, datetime.now(timezone.utc) say.")
+        super().__init__(f"{_shown(value)} {problem}. Give an aware datetime, datetime.now(timezone.utc) say.")
 
 
 class EntryError(LedgerSyncError):

@@ -184,7 +184,7 @@ def check_books(entry: type[Any], line: type[Any]) -> None:
         lines.unique("general_ledger_id", "line_number", why="by it a reversing line finds the one that it reverses")
 
 
-def check_document(entry: type[Any], ledger: str, model: type[Any], role: str, **names: str | None) -> None:
+def check_document(entry: type[Any], model: type[Any], **names: str | None) -> None:
     """Refuse a class of documents that does not fit. ``names``: what its attributes are called."""
     document, entries = _Fit(model), _Fit(entry)
     document.unique("id", why="one id names one document, whatever its tenant")

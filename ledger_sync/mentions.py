@@ -134,8 +134,8 @@ def drafts(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
 # -- references ----------------------------------------------------------------------------------------
 
 
-def _unresolved(binding: Binding, ledger: Ledger) -> tuple[Entity, Entity, ColumnElement[Any], Select[Any]]:
-    """Open payments whose reference names no document: the item, its entry, the reference, and the SELECT."""
+def _unresolved(binding: Binding, ledger: Ledger) -> tuple[Entity, ColumnElement[Any], Select[Any]]:
+    """Open payments whose reference names no document: the item, the reference, and the SELECT."""
     item, entry = aliased(ledger.item), aliased(binding.entry)
     key = attribute(item, "settlement_key")
     reference = type_coerce(func.substr(key, len(UNRESOLVED) + 1), String())
@@ -149,12 +149,12 @@ def _unresolved(binding: Binding, ledger: Ledger) -> tuple[Entity, Entity, Colum
         .where(of_tenant(item), key.like(f"{UNRESOLVED}%"), attribute(item, "remaining_amount") != 0)
         .order_by(attribute(item, "general_ledger_line_id"))
     )
-    return item, entry, reference, query
+    return item, reference, query
 
 
 def other_party(binding: Binding, ledger: Ledger, invoices: Document) -> Select[Any]:
     """Open payments whose reference is the payment reference of another party's invoice."""
-    item, _, reference, query = _unresolved(binding, ledger)
+    item, reference, query = _unresolved(binding, ledger)
     assert invoices.reference is not None
     invoice = aliased(invoices.model)
     theirs = select(
@@ -176,14 +176,14 @@ def other_party(binding: Binding, ledger: Ledger, invoices: Document) -> Select[
 
 def ambiguous(binding: Binding, ledger: Ledger, invoices: Document) -> Select[Any]:
     """Open payments whose reference fits several invoices of their party."""
-    item, _, reference, query = _unresolved(binding, ledger)
+    item, reference, query = _unresolved(binding, ledger)
     fitting = candidates(invoices, attribute(item, "tenant_id"), attribute(item, ledger.party), reference)
     return query.add_columns(fitting.label("fitting")).where(fitting > 1)
 
 
 def unresolved_kids(binding: Binding, settings: Settings, ledger: Ledger, payments: Document) -> Select[Any]:
     """Open payments whose document's own reference names no invoice; whether it is a KID is for Python to say."""
-    item, _, reference, query = _unresolved(binding, ledger)
+    item, reference, query = _unresolved(binding, ledger)
     assert payments.reference is not None
     payment = aliased(payments.model)
     return query.join(

@@ -49,16 +49,6 @@ from ledger_sync.dialects import likely, normalised, text_of, unindexed, worked_
 from ledger_sync.naming import named_invoice, target_of
 from ledger_sync.settings import ControlAccount, Settings
 
-REASONS: Final = (
-    "draft",
-    "before_cutover",
-    "manual",
-    "unsupported_source",
-    "source_not_found",
-    "zero_amount",
-    "not_adopted",
-)
-
 ITEM_COLUMNS: Final = (
     "tenant_id",
     "general_ledger_id",

@@ -391,7 +391,7 @@ class LedgerSync(Batch):
     ) -> Application:
         """Undo what was settled by hand between two items; or pin them apart, if it was settled automatically.
 
-        A pinned payment takes no part in automatic settlement until ``release``, or until it is settled by hand.
+        A pinned payment takes no part in automatic settlement until ``release``, though it can be settled by hand.
 
         :raises SettlementError: the two are not settled with one another, or by a reversal.
         """
