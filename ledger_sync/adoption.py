@@ -89,9 +89,10 @@ class Adopter:
             self.writer.settler.lock_all(connection, ledger, tenant_id)
             rows = {row.row_id: row for row in connection.execute(self._rows(ledger), {"tenant": tenant_id})}
             fits, lines = self._fitting(connection, ledger, tenant_id)
-            pairs = _unique(fits) | self._chosen(ledger, rows, lines, left)
-            for row_id in pairs:
-                left.pop(row_id, None)
+            decided = self._chosen(ledger, rows, lines, left)
+            for row_id in decided:
+                left.pop(row_id)
+            pairs = decided | _unique(_without(fits, decided))
             changed += self._take(connection, ledger, rows, pairs)
             adopted += len(pairs)
             taken = set(pairs.values())
@@ -219,6 +220,12 @@ class Adopter:
                         )
                     )
         return changed
+
+
+def _without(fits: Mapping[Any, Sequence[Any]], decided: Mapping[Any, Any]) -> dict[Any, list[Any]]:
+    """What fits of the rows and lines on which nobody decided."""
+    taken = set(decided.values())
+    return {row: [line for line in lines if line not in taken] for row, lines in fits.items() if row not in decided}
 
 
 def _unique(fits: Mapping[Any, Sequence[Any]]) -> dict[Any, Any]:

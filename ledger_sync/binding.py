@@ -122,6 +122,11 @@ class Ledger:
             )
 
     @cached_property
+    def opener(self) -> Document | None:
+        """The class whose documents open items: invoices or claims."""
+        return next((document for document in self.documents if document.role != "payment"), None)
+
+    @cached_property
     def table(self) -> Table:
         """The table of the open items."""
         table = inspect(self.item).local_table

@@ -23,7 +23,7 @@ from ledger_sync.dialects import parameter_set, savepoints_hold, tells_written_k
 from ledger_sync.errors import BulkWriteError, ConfigurationError, DocumentInUseError, PostedEntryError
 from ledger_sync.models.posted import is_guarded, posted_here
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched, naming_posted
+from ledger_sync.touched import Touched
 
 OPTION: Final = "ledger_sync_bulk"
 CHOICES: Final = ("sync", "refuse", "warn", "ignore")
@@ -134,10 +134,7 @@ class BulkWrites:
                 whose: dict[Any, set[Any]] = {}
                 for key, tenant in self._tenants(connection, document, part).items():
                     whose.setdefault(tenant, set()).add(key)
-                if not whose:
-                    continue
-                in_use = naming_posted(self.binding, self.settings, ledger, document, whose).limit(None)
-                used = set(connection.scalars(in_use))
+                used = self.concerned.in_use(connection, ledger, document, whose)
                 if used and operation == "DELETE":
                     raise DocumentInUseError(document.name, min(used), "was to be deleted")
                 before.tenants.append((document, self._tenants(connection, document, used)))
@@ -161,6 +158,7 @@ class BulkWrites:
                 now = self._with_lines(connection, now)
             named = together(before.named, self.concerned.named(connection, now))
             yield from self.concerned.by_keys(before.entries | now, before.gone, named)
+            self.concerned.drop_links(connection, before.gone)
         self._check_tenants(connection, before)
         if operation == "INSERT":
             before.documents = [

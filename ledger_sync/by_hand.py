@@ -24,10 +24,8 @@ from ledger_sync.attributes import key_held
 from ledger_sync.binding import Binding, Ledger
 from ledger_sync.dialects import savepoints_hold
 from ledger_sync.errors import SettlementError
-from ledger_sync.models.types import exact
+from ledger_sync.models.types import ZERO, exact
 from ledger_sync.writer import Writer
-
-ZERO = Decimal("0.00")
 
 
 class Application(BaseModel):
@@ -125,7 +123,7 @@ class ByHand:
     ) -> tuple[Application, tuple[Any, ...]]:
         """Undo what was settled by hand between two items; or, if that was automatic, pin them apart.
 
-        A pinned payment takes no part in automatic settlement until it is released or settled by hand.
+        A pinned payment takes no part in automatic settlement until it is released, whatever else is settled by hand.
 
         :raises SettlementError: the two are not settled with one another, or by a reversal.
         """
@@ -353,7 +351,9 @@ class ByHand:
                 raise
             raise self._key_taken(pair, decision) from error
         lines = {application.from_line_id, application.to_line_id}
-        settled = self.writer.settler.settle(connection, pair.ledger, lines, set(), caused_on=on, recount=True)
+        settled = self.writer.settler.settle(
+            connection, pair.ledger, lines, set(), caused_on=on, recount=True, by_hand=amount
+        )
         for row in settled:
             loaded = session.identity_map.get(session.identity_key(pair.ledger.item, pair.ledger.identity(row)))
             if loaded is not None:

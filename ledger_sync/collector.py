@@ -234,7 +234,7 @@ class Collector:
             for control in self.settings.of_ledger(ledger.name):
                 name = control.sources.get(source_type)
                 document = ledger.document(name) if name else None
-                if document is not None and document.role == "invoice":
+                if document is not None and document is ledger.opener:
                     self._add_invoices(ledger.name, document.name, {source_id})
 
     def _add_invoices(self, ledger: str, document: str, ids: set[Any]) -> None:

@@ -6,7 +6,6 @@ sides are read in one snapshot.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -26,11 +25,9 @@ from sqlalchemy import (
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, of_tenant
-from ledger_sync.models.types import Money
+from ledger_sync.models.types import ZERO, Money
 from ledger_sync.projection import project
 from ledger_sync.settings import Settings
-
-ZERO: Final = Decimal("0.00")
 
 ALL_ITEMS: Final = "all_items"
 """In the totals of an account, in place of a cause: all of its items, whether a line accounts for them or not."""

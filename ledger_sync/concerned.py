@@ -2,22 +2,22 @@
 
 The collector sees objects with their history. A bulk statement, or a host that names what it wrote past the hook, gives
 only keys, so everything that might follow from a change of those entries is named: their lines, lines that they had,
-lines of reversing entries, and, with a cut-over, the invoices that they name. Too much does no harm.
+lines of reversing entries, and, with a cut-over, the invoices and claims that they name. Too much does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, select
 
 from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
 from ledger_sync.control_lines import source_types
 from ledger_sync.dialects import parameter_set
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched
+from ledger_sync.touched import Touched, naming_posted
 
 PART_MAX: Final = 1_000
 """So many entries, lines or documents are synced at a time."""
@@ -74,9 +74,9 @@ class Concerned:
         return found
 
     def named(self, connection: Connection, entries: set[Any]) -> Named:
-        """The invoices that some entries and the links of their lines name as their sources.
+        """The invoices and claims that some entries and the links of their lines name as their sources.
 
-        Only with a cut-over: an invoice's own lines decide then about the lines of those that settle it.
+        Only with a cut-over: a document's own lines decide then about the lines of those that settle it.
         """
         entry, line, link = aliased(self.binding.entry), aliased(self.binding.line), aliased(self.binding.link)
         linked = select(attribute(link, "source_id")).join(line, attribute(line, "id") == attribute(link, "line_id"))
@@ -95,7 +95,7 @@ class Concerned:
         return found
 
     def named_by_rows(self, connection: Connection, entries: set[Any]) -> Named:
-        """The invoices that the rows of some entries name; with a cut-over, as in ``named``."""
+        """The invoices and claims that the rows of some entries name; with a cut-over, as in ``named``."""
         found: Named = {}
         for ledger, document in self._deciding():
             item = aliased(ledger.item)
@@ -106,15 +106,42 @@ class Concerned:
             found[ledger.name, document.name] = self._selected(connection, query, entries)
         return found
 
+    def drop_links(self, connection: Connection, lines: set[Any]) -> None:
+        """Delete the source links of those of some lines that are gone.
+
+        Its number may be given to another line, which would come from the same document.
+        """
+        link, line = self.binding.link, aliased(self.binding.line)
+        line_id = attribute(link, "line_id")
+        there = exists().where(attribute(line, "id") == line_id)
+        for part in in_parts(lines):
+            connection.execute(delete(link).where(self._is_of(line_id), ~there), {"keys": list(part)})
+
+    def in_use(
+        self, connection: Connection, ledger: Ledger, document: Document, ids: Mapping[Any, Collection[Any]]
+    ) -> set[Any]:
+        """Those of some documents that a posted control line of their tenant names.
+
+        :param ids: the documents by tenant; under None those whose tenant cannot be told.
+        """
+        shape = ("naming_posted", ledger.name, document.name)
+        query = self.binding.once(
+            self.settings, shape, lambda: naming_posted(self.binding, self.settings, ledger, document)
+        )
+        found: set[Any] = set()
+        for part in in_parts({key for keys in ids.values() for key in keys}):
+            for source_id, tenant_id in connection.execute(query, {"documents": list(part)}):
+                if source_id in ids.get(tenant_id, ()) or source_id in ids.get(None, ()):
+                    found.add(source_id)
+        return found
+
     def _deciding(self) -> list[tuple[Ledger, Document]]:
         if not self.settings.effective_from:
             return []
-        return [
-            (ledger, document) for ledger in self.ledgers for document in ledger.documents if document.role == "invoice"
-        ]
+        return [(ledger, ledger.opener) for ledger in self.ledgers if ledger.opener is not None]
 
     def named_by_lines(self, connection: Connection, lines: set[Any]) -> Named:
-        """The invoices that some lines name, have named or would name: by link, by row or by entry; as in ``named``."""
+        """The invoices and claims that lines name, have named or would name, by link, row or entry; as in ``named``."""
         entry, line, link = aliased(self.binding.entry), aliased(self.binding.line), aliased(self.binding.link)
         found: Named = {}
         for ledger, document in self._deciding():

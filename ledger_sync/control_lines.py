@@ -102,6 +102,11 @@ def source_types(settings: Settings, ledger: Ledger, document: Document) -> tupl
     )
 
 
+def source_type_on(control: ControlAccount, document: str) -> str | None:
+    """The first ``source_type`` that means a document, by its class's name, on a control account; None if none does."""
+    return next((source_type for source_type, name in control.sources.items() if name == document), None)
+
+
 def of_tenant(entity: Entity) -> Bool:
     """Whether something is of the tenant of the bound value ``tenant``."""
     tenant_id = attribute(entity, "tenant_id")

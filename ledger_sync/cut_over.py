@@ -1,6 +1,7 @@
-"""What lies before a tenant's cut-over, and so has no row: entries, and what settles the invoices of such entries.
+"""What lies before a tenant's cut-over, and so has no row: entries, and what settles the documents of such entries.
 
-Before the cut-over day nothing is in the subledger, so that what belongs to an invoice from before stays out with it.
+Before the cut-over day nothing is in the subledger, so that what belongs to an invoice or an expense claim from before
+stays out with it.
 """
 
 from __future__ import annotations
@@ -56,38 +57,38 @@ def entry_before(settings: Settings, entry: Entity) -> Bool:
 
 
 def before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: Any) -> Bool:
-    """Whether a line lies before the cut-over, or settles an invoice that does.
+    """Whether a line lies before the cut-over, or settles an invoice or a claim that does.
 
-    An invoice lies before it when its own posted lines do; with no line posted at all, when its date does. (A
+    A document lies before it when its own posted lines do; with no line posted at all, when its date does. (A
     credit note that credits no invoice counts as one, in the other direction.) Without this a payment of an old
     invoice would stay open for ever as a phantom credit.
     """
-    invoices = next((document for document in ledger.documents if document.role == "invoice"), None)
-    if not settings.effective_from or invoices is None:
+    opener = ledger.opener
+    if not settings.effective_from or opener is None:
         return type_coerce(c.entry_before, false().type)
 
     def own_line(before: bool) -> Bool:
         ways: list[Bool] = []
         for by_link in (True, False):
             line, entry, link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
-            invoice, holder = aliased(invoices.model), link if by_link else entry
+            document, holder = aliased(opener.model), link if by_link else entry
             amount = signed(line, settings.of_ledger(ledger.name))
             own_direction = amount > 0
-            if invoices.kind is not None:
-                own_direction = (attribute(invoice, invoices.kind, text=True) == "credit_note") == (amount < 0)
+            if opener.kind is not None:
+                own_direction = (attribute(document, opener.kind, text=True) == "credit_note") == (amount < 0)
             query = (
                 select(line.id)
                 .join(entry, entry.id == line.general_ledger_id)
                 .join(link, link.line_id == line.id, isouter=not by_link)
-                .join(invoice, attribute(invoice, "id") == holder.source_id)
+                .join(document, attribute(document, "id") == holder.source_id)
                 .where(
                     holder.source_id == c.settled_id,
-                    is_one_of(attribute(holder, "source_type"), source_types(settings, ledger, invoices)),
+                    is_one_of(attribute(holder, "source_type"), source_types(settings, ledger, opener)),
                     unindexed(attribute(entry, "tenant_id") == c.tenant_id),
                     attribute(entry, "posted"),
                     attribute(entry, "reverses_id").is_(None),
                     on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),
-                    target_of(invoice, invoices) == attribute(invoice, "id"),
+                    target_of(document, opener) == attribute(document, "id"),
                     amount != 0,
                     own_direction,
                     entry_before(settings, entry) if before else ~entry_before(settings, entry),
@@ -97,16 +98,16 @@ def before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: Any
             ways.append(query.exists())
         return or_(*ways)
 
-    settled = aliased(invoices.model)
+    settled = aliased(opener.model)
     dated_before = (
         select(attribute(settled, "id"))
         .where(
             attribute(settled, "id") == c.settled_id,
             unindexed(attribute(settled, "tenant_id") == c.tenant_id),
-            attribute(settled, invoices.date) < cut_over_day(settings, attribute(settled, "tenant_id")),
+            attribute(settled, opener.date) < cut_over_day(settings, attribute(settled, "tenant_id")),
         )
         .exists()
     )
-    # an invoice's own line settles nothing; everything else that refers to one does
+    # a document's own line settles nothing; everything else that refers to one does
     settles = and_(c.settled_id.is_not(None), ~c.opens)
     return or_(c.entry_before, and_(settles, ~own_line(before=False), or_(own_line(before=True), dated_before)))

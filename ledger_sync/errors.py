@@ -233,11 +233,15 @@ class ImportRefusedError(LedgerSyncError):
 
 
 class NotInTheBooksError(LedgerSyncError, LookupError):
-    """Something that was asked for by name and is not in this tenant's books, or not told apart there."""
+    """Something that was asked for by name and is not in this tenant's books, or not told apart there.
 
-    def __init__(self, subject: str, problem: str, remedy: str) -> None:
+    ``could_be`` names those that it could be.
+    """
+
+    def __init__(self, subject: str, problem: str, remedy: str, could_be: Sequence[str] = ()) -> None:
         self.remedy = remedy
         self.subject = subject
+        self.could_be = tuple(could_be)
         super().__init__(f"{subject} {problem}. {remedy}")
 
 

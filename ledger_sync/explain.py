@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, inspect, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, inspect, or_, select, union
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import held, key_held
@@ -45,9 +45,10 @@ class Rule(_Result):
 
 
 class LineExplanation(_Result):
-    """One journal line. ``outcome``: ``written``, ``missing``, ``differs``, ``no_control_account``, or the reason.
+    """One journal line. ``amount`` is debit less credit. ``rules`` stop at the first that does not hold.
 
-    ``amount`` is debit less credit. ``rules`` stop at the first that does not hold.
+    ``outcome``: ``written``, ``missing``, ``differs``, ``no_control_account``, the reason why it has no open item, or
+    ``orphan`` if it has one all the same; the last rule is the reason then.
     """
 
     line_number: int | None
@@ -80,7 +81,7 @@ class Explanation(_Result):
     entries: tuple[EntryExplanation, ...]
 
 
-_VOUCHER: Final = re.compile(r"(?P<number>.+?)(/(?P<year>[0-9]{4}))?", re.DOTALL)
+_WITH_YEAR: Final = re.compile(r"(?P<number>.+)/(?P<year>[0-9]{4})", re.DOTALL)
 _NAMED: Final = re.compile(r"(?P<name>[a-z_]+):(?P<number>.+)", re.DOTALL)
 
 
@@ -92,7 +93,8 @@ def explain(session: Session, binding: Binding, settings: Settings, subject: Any
 def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any, text: str) -> list[Any]:
     """The entry, by id, of a voucher as people write it: ``17``, ``B-17``, ``17/2026`` or ``B-17/2026``.
 
-    None when there is no such voucher.
+    A number may itself end like a year, so ``5/1234`` is also the voucher of that number. None when there is no such
+    voucher.
 
     :raises NotInTheBooksError: there are several; the message lists them.
     :raises TextError: no voucher can be called that.
@@ -102,17 +104,17 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
     number, series = attribute(entry, "voucher_number"), attribute(entry, "voucher_series")
     # as it stands, and without the blanks that people type around it
     for given in dict.fromkeys((text, text.strip())):
-        match = _VOUCHER.fullmatch(given)
-        written = match["number"] if match else given
-        query = select(entry.id, *_voucher_columns(entry)).where(
-            attribute(entry, "tenant_id") == tenant_id, or_(number == written, series + "-" + number == written)
-        )
-        if match and match["year"]:
-            query = query.where(attribute(entry, "fiscal_year") == int(match["year"]))
+        called = or_(number == given, series + "-" + number == given)
+        if match := _WITH_YEAR.fullmatch(given):
+            without = match["number"]
+            of_year = attribute(entry, "fiscal_year") == int(match["year"])
+            called = or_(called, and_(or_(number == without, series + "-" + number == without), of_year))
+        query = select(entry.id, *_voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
         rows = list(connection.execute(query.order_by(entry.id).limit(10)))
         if len(rows) > 1:
-            several = ", ".join(voucher_text(row) for row in rows)
-            raise NotInTheBooksError(f"voucher {text}", f"could be {several}", "Write the one that is meant.")
+            several = [voucher_text(row) for row in rows]
+            said = f"could be {', '.join(several)}"
+            raise NotInTheBooksError(f"voucher {text}", said, "Write the one that is meant.", several)
         if rows:
             return [rows[0].id]
     return []
@@ -259,7 +261,9 @@ class _Explainer:
 
     def _line(self, ledger: Ledger, row: Any, items: dict[Any, OpenItem]) -> LineExplanation:
         item = items.get(row.general_ledger_line_id)
-        outcome = row.reason or _fault(row, item) or "written"
+        must = _Row(row.tenant_id, row.account_number, row.party_id, row.amount)
+        has = None if item is None else _Row(item.tenant_id, item.account_number, item.party_id, item.amount)
+        outcome = _outcome(row.reason, must, has)
         return LineExplanation(
             line_number=row.line_number,
             account_number=row.account_number,
@@ -294,7 +298,7 @@ class _Explainer:
             ("source_not_found", f"{source} is there.", f"{source} is not in these books."),
             ("zero_amount", f"Its amount is {row.amount}.", "Its amount is zero."),
             *([waiting] if ledger.adopts else ()),
-            ("written", f"Its row is in the {ledger.name} ledger.", _wrong(ledger, row, item, outcome)),
+            ("written", f"Its row is in the {ledger.name} ledger.", _wrong(ledger, row, item)),
         ]
         first = Rule(
             name="control_account", holds=True, text=f"{row.account_number} is a control account of {ledger.name}s."
@@ -323,15 +327,26 @@ def _elsewhere(line: Any) -> LineExplanation:
     )
 
 
-def _fault(row: Any, item: OpenItem | None) -> str | None:
+class _Row(NamedTuple):
+    """What of a row decides whether it is its line's."""
+
+    tenant_id: Any
+    account_number: str
+    party_id: Any
+    amount: Decimal
+
+
+def _outcome(reason: str | None, must: _Row, has: _Row | None) -> str:
+    """What became of a control line: the row that it must have, if there is no reason against it, and what it has."""
+    if has is None:
+        return reason or "missing"
+    if reason is not None:
+        return "orphan"
+    return "written" if has == must else "differs"
+
+
+def _wrong(ledger: Ledger, row: Any, item: OpenItem | None) -> str:
     if item is None:
-        return "missing"
-    same = (item.tenant_id, item.account_number, item.party_id, item.amount)
-    return None if same == (row.tenant_id, row.account_number, row.party_id, row.amount) else "differs"
-
-
-def _wrong(ledger: Ledger, row: Any, item: OpenItem | None, outcome: str) -> str:
-    if outcome == "missing" or item is None:
         return f"It should have a row in the {ledger.name} ledger and has none."
     return (
         f"Its row has amount {item.amount}, party {item.party_id} and account {item.account_number}; the line says "
@@ -344,8 +359,14 @@ def _sentence(ledger: Ledger, row: Any, item: OpenItem | None, outcome: str) -> 
         return f"It has an open item in the {ledger.name} ledger: {item.amount}, {item.remaining_amount} of it open."
     if row.reason is not None:
         meaning, next_step = MEANINGS[row.reason]
-        return f"No ledger entry was created for it: {meaning}. {next_step}"
-    return f"{_wrong(ledger, row, item, outcome)} {MEANINGS['missing'][1]}"
+        if item is None:
+            return f"No ledger entry was created for it: {meaning}. {next_step}"
+        there = f"It has a row of {item.amount} in the {ledger.name} ledger and should have none: {meaning}"
+        return f"{there}. {MEANINGS['orphan'][1]}"
+    cause = "missing" if item is None else "amount_differs"
+    if item is not None and item.amount == row.amount and item.party_id != row.party_id:
+        cause = "wrong_party"
+    return f"{_wrong(ledger, row, item)} {MEANINGS[cause][1]}"
 
 
 def _summary(entries: Sequence[EntryExplanation]) -> str:
@@ -362,7 +383,8 @@ def _summary(entries: Sequence[EntryExplanation]) -> str:
 class RecentLine(_Result):
     """A control line that was posted lately, and what became of it.
 
-    ``outcome``: ``written``, ``missing``, or the reason why it has no open item. ``written_at``: when its row was.
+    ``outcome``: ``written``, ``missing``, ``differs``, ``orphan``, or the reason why it has no open item, as in a
+    ``LineExplanation``. ``written_at``: when its row was.
     """
 
     ledger: str
@@ -392,8 +414,11 @@ def recent(
         parameters = {"tenant": tenant_id, "since": moment if zoned else moment.replace(tzinfo=None)}
         for row in connection.execute(query.limit(limit), parameters):
             values = {name: getattr(row, name) for name in RecentLine.model_fields if hasattr(row, name)}
-            outcome = row.reason or ("missing" if row.item_id is None else "written")
+            must = _Row(row.tenant_id, row.account_number, row.party_id, row.amount)
+            has = None if row.item_id is None else _Row(row.of_tenant, row.on_account, row.of_party, row.item_amount)
+            outcome = _outcome(row.reason, must, has)
             values["posted_at"] = in_utc(row.posted_at)
+            values["written_at"] = None if row.written_at is None else in_utc(row.written_at)
             found.append(RecentLine(ledger=ledger.name, voucher=voucher_text(row), outcome=outcome, **values))
     return tuple(sorted(found, key=lambda line: line.posted_at, reverse=True))
 
@@ -413,10 +438,16 @@ def _recent(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]
             p.voucher_number,
             p.entry_date,
             posted_at.label("posted_at"),
+            p.tenant_id,
             p.account_number,
+            p.party_id,
             p.amount,
             p.reason,
             attribute(item, "id").label("item_id"),
+            attribute(item, "tenant_id").label("of_tenant"),
+            attribute(item, "account_number").label("on_account"),
+            attribute(item, ledger.party).label("of_party"),
+            attribute(item, "amount").label("item_amount"),
             attribute(item, "created_at").label("written_at"),
             attribute(item, "remaining_amount").label("remaining_amount"),
             attribute(item, "status").label("status"),

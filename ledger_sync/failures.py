@@ -1,6 +1,6 @@
-"""What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is there.
+"""What could not be written: recorded in ``ledger_sync_errors``, and marked resolved once it is right.
 
-The hook records entries, under ``on_error="record"``; a backfill records lines and documents.
+The hook records entries and documents, under ``on_error="record"``; a backfill records lines and documents.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, and_, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, voucher_text
+from ledger_sync.caches import copied_data_differs
+from ledger_sync.comparison import compared
+from ledger_sync.control_lines import of_tenant, on_accounts, voucher_text
+from ledger_sync.dialects import among, parameter_set
 from ledger_sync.mentions import mentioned
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.projection import project
+from ledger_sync.proof import FAULTS
 from ledger_sync.settings import Settings
+from ledger_sync.touched import Touched, lines_of
 
 SEVERAL_TENANTS: Final = (
     "The subledgers of several tenants were written at once, and this failed for one of them. The log says why."
@@ -36,7 +33,7 @@ SEVERAL_TENANTS: Final = (
 class Failure(BaseModel):
     """What could not be written, and why: a line of a voucher, all of an entry, or a document that was to be posted.
 
-    ``source_type`` and ``source_id`` name the document. ``resolved_at``: when it was found to be written after all.
+    ``source_type`` and ``source_id`` name the document. ``resolved_at``: when it was found to be right after all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -108,25 +105,78 @@ class Failures:
         self.binding = binding
         self.settings = settings
 
-    def record_entries(
-        self, connection: Connection, ledger: Ledger, tenants: Mapping[Any, str | None], error: BaseException
-    ) -> None:
-        """Note for each entry (id → tenant) that its rows could not be written, for a backfill to find."""
-        table = self.binding.error.__table__
-        message = message_of(error, tenants.values())
-        values = [
-            {
-                "tenant_id": tenant,
-                "ledger": ledger.name,
-                "general_ledger_id": entry_id,
-                "error": type(error).__name__,
-                "message": message,
-                "created_at": utc_now(),
-            }
-            for entry_id, tenant in tenants.items()
+    def record_flush(
+        self, connection: Connection, ledger: Ledger, touched: Touched, error: Exception, *, lines_known: bool
+    ) -> list[dict[str, Any]]:
+        """Note what a flush touched and could not write, for a backfill or a repair to mend; as signals tell it.
+
+        Entries; and documents, where it is not known which lines name them, or none is.
+
+        :raises Exception: the error itself, since neither is there to be named: it would be lost.
+        """
+        noted: list[dict[str, Any]] = [
+            {"tenant_id": tenant, "ledger": ledger.name, "general_ledger_id": entry_id}
+            for entry_id, tenant in self._entries_of(connection, ledger, touched).items()
         ]
-        if values:
-            connection.execute(table.insert(), values)
+        if not (lines_known and noted):
+            noted += self._documents_of(connection, ledger, touched)
+        if not noted:
+            raise error
+        told = {"error": type(error).__name__, "message": message_of(error, [note["tenant_id"] for note in noted])}
+        unset = dict.fromkeys(("general_ledger_id", "source_type", "source_id"))
+        failures = [{**unset, **note, **told} for note in noted]
+        moment = utc_now()
+        connection.execute(
+            insert(self.binding.error.__table__), [{**failure, "created_at": moment} for failure in failures]
+        )
+        return failures
+
+    def _entries_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> dict[Any, Any]:
+        """The entries of the touched control lines, and of rows that touched lines have, with their tenants.
+
+        Without any, the touched entries themselves.
+        """
+        parts = touched.parts()
+        found: dict[Any, Any] = {}
+        if not parts:
+            return found
+        ways = self.binding.once(self.settings, ("failed", ledger.name, parts), lambda: self._ways(ledger, parts))
+        for query in ways:
+            found.update((row[0], row[1]) for row in connection.execute(query, touched.parameters()))
+        if not found:
+            entry = aliased(self.binding.entry)
+            entry_id = attribute(entry, "id")
+            wanted = among(entry_id, parameter_set("failed", entry_id.type))
+            query = select(entry_id, attribute(entry, "tenant_id")).where(wanted)
+            keys = list(touched.entries | touched.reversed)
+            found.update((row[0], row[1]) for row in connection.execute(query, {"failed": keys}))
+        return found
+
+    def _ways(self, ledger: Ledger, parts: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
+        entry, line, item = (aliased(model) for model in (self.binding.entry, self.binding.line, ledger.item))
+        by_line = (
+            select(attribute(entry, "id"), attribute(entry, "tenant_id"))
+            .join(line, attribute(line, "general_ledger_id") == attribute(entry, "id"))
+            .where(among(attribute(line, "id"), lines_of(self.binding, parts)))
+            .where(on_accounts(attribute(line, "account_number"), self.settings.of_ledger(ledger.name)))
+        )
+        by_row = select(attribute(item, "general_ledger_id"), attribute(item, "tenant_id")).where(
+            among(attribute(item, "general_ledger_line_id"), lines_of(self.binding, parts))
+        )
+        return by_line, by_row
+
+    def _documents_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> list[dict[str, Any]]:
+        """The touched documents that are still there."""
+        found = []
+        for name in touched.documented(ledger):
+            model = aliased(next(document.model for document in ledger.documents if document.name == name))
+            document_id = attribute(model, "id")
+            wanted = among(document_id, parameter_set("failed", document_id.type))
+            query = select(document_id, attribute(model, "tenant_id")).where(wanted)
+            for source_id, tenant in connection.execute(query, {"failed": list(touched.documents[name])}):
+                note = {"tenant_id": tenant, "ledger": ledger.name, "source_type": name, "source_id": source_id}
+                found.append(note)
+        return found
 
     def record_line(
         self, connection: Connection, ledger: Ledger, line_id: Any, error: BaseException, *, tenant_id: Any, run_id: Any
@@ -156,7 +206,9 @@ class Failures:
         """Note that a document could not be posted, as ``record_line`` does."""
         table = self.binding.error.__table__
         named = {"source_type": document, "source_id": document_id}
-        of_document = and_(table.c.source_type == document, table.c.source_id == document_id)
+        of_document = and_(
+            table.c.source_type == document, table.c.source_id == document_id, table.c.run_id.is_not(None)
+        )
         self._record(connection, ledger, error, tenant_id, run_id, named, of_document)
 
     def _record(
@@ -181,35 +233,43 @@ class Failures:
             connection.execute(insert(table).values(tenant_id=tenant_id, ledger=ledger.name, **named, **values))
 
     def resolve(self, connection: Connection, ledger: Ledger, tenant_id: Any) -> int:
-        """Mark the recorded failures of entries whose rows are all there by now; how many were marked.
+        """Mark the recorded failures of entries none of whose rows is wrong by now; how many were marked.
 
-        And of documents that a posted entry mentions by now.
+        Wrong is a row that is missing, differs from its line and document, or has no line that accounts for it. And
+        those of documents: of one that was to be posted, if a posted entry mentions it by now; of one that was edited,
+        if no row of the ledger is wrong, since it is not known which lines name it.
         """
         table = self.binding.error.__table__
         noted = (table.c.ledger == ledger.name, table.c.resolved_at.is_(None), table.c.tenant_id == tenant_id)
         if not connection.scalar(select(select(table.c.id).where(*noted).exists())):
             return 0
         resolved = update(table).values(resolved_at=utc_now()).where(*noted)
-
-        def of_noted(lines: Lines) -> list[ColumnElement[bool]]:
-            entries = select(table.c.general_ledger_id).where(*noted, table.c.general_ledger_id.is_not(None))
-            return [attribute(lines.entry, "id").in_(entries)]
-
-        c = project(self.binding, self.settings, ledger, of_noted).subquery("noted").c
-        item = aliased(ledger.item)
-        lacking = (
-            select(c.general_ledger_id)
-            .outerjoin(item, attribute(item, "general_ledger_line_id") == c.general_ledger_line_id)
-            .where(c.reason.is_(None), attribute(item, "id").is_(None))
-        )
-        of_entry = table.c.general_ledger_id.is_not(None)
-        count = connection.execute(resolved.where(of_entry, table.c.general_ledger_id.not_in(lacking))).rowcount
+        # apart from the UPDATE, which SQLite could not parse with them in it
+        queries = self.binding.once(self.settings, ("wrong_entries", ledger.name), lambda: self._wrong_entries(ledger))
+        found = (connection.scalars(query, {"tenant": tenant_id}) for query in queries)
+        wrong = {entry_id for entry_ids in found for entry_id in entry_ids if entry_id is not None}
+        noted_entry, edited = table.c.general_ledger_id, table.c.run_id.is_(None)
+        right = (noted_entry.is_not(None), noted_entry.not_in(parameter_set("wrong", noted_entry.type)))
+        count = connection.execute(resolved.where(*right), {"wrong": list(wrong)}).rowcount
+        if not wrong:
+            count += connection.execute(resolved.where(table.c.source_type.is_not(None), edited)).rowcount
         for document in ledger.documents:
             model = aliased(document.model)
             posted = select(attribute(model, "id")).where(
                 attribute(model, "tenant_id") == tenant_id,
                 mentioned(self.binding, self.settings, ledger, document, model),
             )
-            of_document = table.c.source_type == document.name
-            count += connection.execute(resolved.where(of_document, table.c.source_id.in_(posted))).rowcount
+            of_document = (table.c.source_type == document.name, ~edited)
+            count += connection.execute(resolved.where(*of_document, table.c.source_id.in_(posted))).rowcount
         return int(count)
+
+    def _wrong_entries(self, ledger: Ledger) -> tuple[Select[Any], ...]:
+        """The entries of the bound ``tenant`` that have a wrong row, or whose id such a row has."""
+        c = compared(self.binding, self.settings, ledger).subquery("compared").c
+        copied = copied_data_differs(self.binding, self.settings, ledger).order_by(None).subquery("copied")
+        line, item = aliased(self.binding.line), aliased(ledger.item)
+        return (
+            select(c.general_ledger_id).where(c.cause.in_(FAULTS)).distinct(),
+            select(attribute(line, "general_ledger_id")).join(copied, copied.c.line_id == attribute(line, "id")),
+            select(attribute(item, "general_ledger_id")).join(copied, copied.c.subject_id == attribute(item, "id")),
+        )

@@ -32,7 +32,7 @@ from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 from ledger_sync.attributes import has, plain_key
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.columns import ITEM_KINDS
-from ledger_sync.models.types import Money
+from ledger_sync.models.types import MONEY_DECIMALS, Money
 
 ITEM_STATES: Final = ("open", "partially_paid", "paid")
 ITEM_WORDS: Final = ("account_number", "source_type", "kind", "status", "settlement_key")
@@ -265,18 +265,25 @@ def _same_tenants(entries: _Fit, other: _Fit) -> None:
 def _check_scales(items: _Fit, lines: _Fit) -> None:
     """A narrower column would round what it is given without a word."""
     names = ["signed_amount"] if has(lines.model, "signed_amount") else ["debit", "credit"]
-    scales = [_plain_type(lines.type(name)) for name in names]
+    widest = max(_decimals(lines.type(name)) for name in names)
     for name in ("amount", "remaining_amount"):
         ours = _plain_type(items.type(name))
         if isinstance(items.type(name), Money) or not isinstance(ours, Numeric) or ours.scale is None:
             continue
-        widest = max((t.scale or 0 for t in scales if isinstance(t, Numeric)), default=0)
-        if ours.scale < min(widest, 2) or (widest > ours.scale):
+        if ours.scale < widest:
             raise items.refuse(
                 name,
                 f"has {ours.scale} decimals, fewer than the {widest} of the lines",
                 "Give it as many, so that the database rounds nothing.",
             )
+
+
+def _decimals(type_: TypeEngine[Any]) -> int:
+    """How many decimals an amount of a type has: where it does not say, those of the books' currency."""
+    if isinstance(type_, Money):
+        return type_.decimals
+    plain = _plain_type(type_)
+    return plain.scale if isinstance(plain, Numeric) and plain.scale is not None else MONEY_DECIMALS
 
 
 def _check_words(items: _Fit) -> None:

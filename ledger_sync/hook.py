@@ -11,28 +11,27 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Result, delete, event, inspect
+from sqlalchemy import Connection, Result, event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
 from ledger_sync import signals
 from ledger_sync.attributes import held, key_held, replaced
-from ledger_sync.binding import Binding, Ledger, attribute
+from ledger_sync.binding import Binding, Ledger
 from ledger_sync.bulk import BulkWrites
 from ledger_sync.bulk_statement import Target
 from ledger_sync.collector import Collector, deleted_by
 from ledger_sync.concerned import Concerned, together
 from ledger_sync.control_lines import voucher_text
-from ledger_sync.dialects import parameter_set, savepoints_hold, transaction_lost
+from ledger_sync.dialects import savepoints_hold, transaction_lost
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
-from ledger_sync.failures import message_of
 from ledger_sync.logs import log
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched, naming_posted
+from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer, Written
 
 _TABLES_KEY: Final = "ledger_sync.tables"
@@ -154,11 +153,10 @@ class Hook:
                     for tenant_id in replaced(target, "tenant_id"):
                         leaving.setdefault(tenant_id, {})[key_held(target)] = "was to move to another tenant"
             if leaving:
-                query = naming_posted(self.binding, self.settings, ledger, document, leaving)
                 connection = self._connection(session, document.model)
-                if (in_use := connection.scalar(query)) is not None:
-                    problem = next(problems[in_use] for problems in leaving.values() if in_use in problems)
-                    raise DocumentInUseError(document.name, in_use, problem)
+                for used in self._concerned.in_use(connection, ledger, document, leaving):
+                    problem = next(problems[used] for problems in leaving.values() if used in problems)
+                    raise DocumentInUseError(document.name, used, problem)
 
     # -- the flush -------------------------------------------------------------------------------------
 
@@ -174,18 +172,15 @@ class Hook:
             return
         collector = Collector(self.settings, self.ledgers, self.binding)
         collector.collect(session, context)
+        gone = collector.gone_lines
         if collector.gone_entries:
-            gone = self._concerned.gone_by_rows(self._connection(session, self.binding.line), collector.gone_entries)
-            for ledger in self.ledgers:
-                concerned = collector.touched.setdefault(ledger.name, Touched(rewrite=True, remove=True))
-                concerned.lines |= gone
+            rows = self._concerned.gone_by_rows(self._connection(session, self.binding.line), collector.gone_entries)
+            for concerned in collector.touched.values():
+                concerned.lines |= rows
+            gone |= rows
         self._apply(session, collector.touched)
-        if collector.gone_lines:
-            # its number may be given to another line, which would come from the same document
-            link = self.binding.link
-            line_id = attribute(link, "line_id")
-            orphaned = delete(link).where(line_id.in_(parameter_set("gone_lines", line_id.type)))
-            self._connection(session, link).execute(orphaned, {"gone_lines": list(collector.gone_lines)})
+        if gone:
+            self._concerned.drop_links(self._connection(session, self.binding.link), gone)
 
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
@@ -196,6 +191,8 @@ class Hook:
         named = together(self._concerned.named(connection, keys), self._concerned.named_by_rows(connection, keys))
         for concerned in self._concerned.by_keys(keys, gone, named):
             self._apply(session, concerned)
+        if gone:
+            self._concerned.drop_links(self._connection(session, self.binding.link), gone)
         self._expire_stale(session)
 
     def _apply(self, session: Session, concerned: Mapping[str, Touched]) -> None:
@@ -251,37 +248,31 @@ class Hook:
         except Exception as error:
             if transaction_lost(error):
                 raise  # the entry is gone too, so there is nothing to record
-            tenants = self._entries_of(connection, ledger, touched)
-            self.writer.failures.record_entries(connection, ledger, tenants, error)
-            for entry_id, tenant in tenants.items():
-                failure = {
-                    "tenant_id": tenant,
-                    "ledger": ledger.name,
-                    "general_ledger_id": entry_id,
-                    "error": type(error).__name__,
-                    "message": message_of(error, tenants.values()),
-                }
-                told.append(("sync-failed", {"failure": failure}))
+            known = self._lines_known(connection, ledger, touched)
+            failed = self.writer.failures.record_flush(connection, ledger, touched, error, lines_known=known)
+            told += [("sync-failed", {"failure": failure}) for failure in failed]
             log.exception("Ledger sync: writing %s failed and was recorded", ledger.table.fullname)
             return Written()
 
     def _write(
         self, connection: Connection, ledger: Ledger, touched: Touched, told: list[tuple[str, dict[str, Any]]]
     ) -> Written:
+        # what the flush wrote itself: lines that only name a document that it wrote are no news
+        own = replace(touched, lines=set(touched.lines))
         if not self.writer.find(connection, ledger, touched):
             return Written()
         listening = signals.anybody_listens
-        tell_new = listening("item-created", self.sender) or listening("item-changed", self.sender)
-        written = self.writer.write(connection, ledger, touched, tell_new=tell_new)
+        written = self.writer.write(connection, ledger, touched)
         explains = listening("line-skipped", self.sender) or log.isEnabledFor(logging.INFO)
-        if explains or self.settings.manual == "block":
-            for row in self.writer.classify(connection, ledger, touched):
+        if own.parts() and (explains or self.settings.manual == "block"):
+            for row in self.writer.classify(connection, ledger, own):
                 self._tell(ledger, row, told)
         return written
 
     def _tell(self, ledger: Ledger, row: Any, told: list[tuple[str, dict[str, Any]]]) -> None:
         voucher = voucher_text(row)
-        if row.reason == "manual" and self.settings.manual == "block":
+        # a reversal only takes away what is there
+        if row.reason == "manual" and row.kind != "reversal" and self.settings.manual == "block":
             raise ManualPostingError(
                 voucher,
                 f"posts line {row.line_number} to control account {row.account_number} without a source",
@@ -305,11 +296,16 @@ class Hook:
             }
             told.append(("line-skipped", {"line": line}))
 
-    def _entries_of(self, connection: Connection, ledger: Ledger, touched: Touched) -> dict[Any, str | None]:
-        if not touched.parts():
-            return {}
-        entries = {row.general_ledger_id: row.tenant_id for row in self.writer.classify(connection, ledger, touched)}
-        return entries or dict.fromkeys(touched.entries)
+    def _lines_known(self, connection: Connection, ledger: Ledger, touched: Touched) -> bool:
+        """Whether ``touched`` has the lines that name touched documents; they are looked up if that failed."""
+        try:
+            with connection.begin_nested():
+                self.writer.add_naming(connection, ledger, touched)
+        except Exception as error:
+            if transaction_lost(error):
+                raise
+            return False
+        return True
 
     def _after_flush_postexec(self, session: Session) -> None:
         self.state(session).flush = None

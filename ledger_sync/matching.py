@@ -10,8 +10,9 @@ only; a match is made by a source link (``LedgerSync.link``), which leaves the p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from datetime import date
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, source_types, voucher_text
+from ledger_sync.control_lines import Lines, of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
 from ledger_sync.settings import Settings
@@ -90,49 +91,116 @@ class Matches(_Result):
 
 def match(session: Session, binding: Binding, settings: Settings, tenant_id: Any) -> Matches:
     """Propose documents for one tenant's source-less control lines."""
-    found: dict[Any, tuple[Any, list[Candidate]]] = {}
+    found: list[tuple[_Line, list[Candidate]]] = []
     sourceless = 0
     for name in settings.ledgers():
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
         arguments = (binding, settings, ledger)
-        count = binding.once(settings, ("sourceless", name), lambda: _count(*arguments))  # noqa: B023 - built at once
-        sourceless += connection.scalar(count, {"tenant": tenant_id}) or 0
+        query = binding.once(settings, ("sourceless", name), lambda: _sourceless(*arguments))  # noqa: B023 - built at once
+        lines = [_Line(name, row) for row in connection.execute(query, {"tenant": tenant_id})]
+        if not lines:
+            continue
+        sourceless += len(lines)
+        amounts = {line.row.amount for line in lines}
+        pools: list[_Pool] = []
         opening = [d for d in ledger.documents if d.role != "payment" and has(d.model, "amount")]
         for document, role in ((d, role) for d in opening for role in ROLES):
-            shape = ("pairs", name, document.name, role)
-            query = binding.once(settings, shape, lambda: _pairs(*arguments, document, role))  # noqa: B023
-            for row in connection.execute(query, {"tenant": tenant_id}):
-                evidence = tuple(_evidence(row)) if _is_near(row, role) else ()
-                if evidence:
-                    _, candidates = found.setdefault((name, row.line_id), (row, []))
-                    candidates.append(_candidate(row, document, role, evidence))
+            shape = ("candidates", name, document.name, role)
+            query = binding.once(settings, shape, lambda: _untaken(*arguments, document, role))  # noqa: B023
+            rows = connection.execute(query, {"tenant": tenant_id})
+            pools.append(_Pool(document, role, (row for row in rows if _amount(row, role) in amounts)))
+        claiming = ((line, [each for pool in pools for each in pool.candidates(settings, line)]) for line in lines)
+        found += [(line, candidates) for line, candidates in claiming if candidates]
     return Matches(tenant_id=tenant_id, proposals=tuple(_proposals(found)), unmatched=sourceless - len(found))
 
 
-def _is_near(row: Any, role: Role) -> bool:
-    """Whether the line's date is one on which the document could have been posted, or paid."""
-    days: int = (row.entry_date - row.document_date).days
-    return -OPENS_WITHIN_DAYS <= days <= (OPENS_WITHIN_DAYS if role == "opens" else PAYS_WITHIN_DAYS)
+def _amount(row: Any, role: Role) -> Decimal:
+    """The amount, in the ledger's normal direction, of a line that opens a document, or pays it."""
+    amount: Decimal = abs(row.amount)
+    return -amount if role == "pays" or row.kind == "credit_note" else amount
 
 
-def _proposals(found: dict[Any, tuple[Any, list[Candidate]]]) -> Iterator[Proposal]:
+class _Line:
+    """A source-less line, and what of its texts is looked into."""
+
+    def __init__(self, ledger: str, row: Any) -> None:
+        self.ledger = ledger
+        self.row = row
+        self.text = " ".join(part for part in (row.reference, row.line_text, row.entry_text) if part)
+        self.folded = _folded(self.text)
+        self.reference = _folded(row.reference).replace(" ", "")
+
+
+class _Paper:
+    """A document, and the words that name it."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+        self.payment_reference = _folded(row.payment_reference)
+        self.number = _folded(row.number)
+        self.party = tuple(map(_folded, (row.party_number, row.party_name)))
+
+
+class _Pool:
+    """The documents of one class that a line may come from in one role, by amount and in order of their dates.
+
+    Among a thousand lines and documents of one subscription's amount, a line meets those near to its date.
+    """
+
+    def __init__(self, document: Document, role: Role, rows: Iterable[Any]) -> None:
+        self.document = document
+        self.role = role
+        self.before_days = OPENS_WITHIN_DAYS if role == "opens" else PAYS_WITHIN_DAYS
+        self.papers: dict[Decimal, list[_Paper]] = {}
+        for row in rows:
+            self.papers.setdefault(_amount(row, role), []).append(_Paper(row))
+
+    def candidates(self, settings: Settings, line: _Line) -> Iterator[Candidate]:
+        """The documents that the line may come from: near to its date, named by it, and taken by its account."""
+        if _is_taken(settings, line.row, self.document):
+            for paper in self._near(line.row):
+                if evidence := tuple(_evidence(line, paper)):
+                    yield _candidate(paper.row, self.document, self.role, evidence)
+
+    def _near(self, row: Any) -> Iterator[_Paper]:
+        """Documents of dates on which, by the line's, they could have been posted, or paid."""
+        papers = self.papers.get(row.amount, [])
+        first = row.entry_date - timedelta(days=self.before_days)
+        last = row.entry_date + timedelta(days=OPENS_WITHIN_DAYS)
+        for place in range(bisect_left(papers, first, key=_day), bisect_right(papers, last, key=_day)):
+            yield papers[place]
+
+
+def _day(paper: _Paper) -> date:
+    day: date = paper.row.document_date
+    return day
+
+
+def _is_taken(settings: Settings, row: Any, document: Document) -> bool:
+    """Whether the line's own account takes such documents: to another the line could not be linked."""
+    control = settings.control_account(row.account_number)
+    return control is not None and source_type_on(control, document.name) is not None
+
+
+def _proposals(found: Sequence[tuple[_Line, list[Candidate]]]) -> Iterator[Proposal]:
     claims: dict[tuple[str, Any, str], int] = {}
-    for _, candidates in found.values():
+    for _, candidates in found:
         for candidate in candidates:
             key = (candidate.document, candidate.document_id, candidate.role)
             claims[key] = claims.get(key, 0) + 1
-    for (ledger, line_id), (row, candidates) in found.items():
+    for line, candidates in found:
         only = candidates[0] if len(candidates) == 1 else None
+        row = line.row
         yield Proposal(
-            ledger=ledger,
+            ledger=line.ledger,
             general_ledger_id=row.general_ledger_id,
-            general_ledger_line_id=line_id,
+            general_ledger_line_id=row.line_id,
             voucher=voucher_text(row),
             entry_date=row.entry_date,
             account_number=row.account_number,
             amount=row.amount,
-            text=_text(row),
+            text=line.text,
             certain=only is not None and claims[only.document, only.document_id, only.role] == 1,
             candidates=tuple(candidates),
         )
@@ -141,33 +209,33 @@ def _proposals(found: dict[Any, tuple[Any, list[Candidate]]]) -> Iterator[Propos
 # -- evidence ------------------------------------------------------------------------------------------
 
 
-def _text(row: Any) -> str:
-    return " ".join(part for part in (row.reference, row.line_text, row.entry_text) if part)
-
-
 def _folded(text: str | None) -> str:
     return re.sub(r"[ \t\u00a0]+", " ", text or "").strip().casefold()
 
 
 def _is_word(word: str, text: str) -> bool:
     """Whether a word stands in a text by itself, not as part of a longer number or name."""
-    return re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text) is not None
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+            return True
+        at = text.find(word, at + 1)
+    return False
 
 
-def _evidence(row: Any) -> Iterator[Evidence]:
-    reference, text = _folded(row.reference).replace(" ", ""), _folded(_text(row))
+def _evidence(line: _Line, paper: _Paper) -> Iterator[Evidence]:
+    def stands(word: str) -> bool:
+        return len(word) >= WORD_MIN and _is_word(word, line.folded)
 
-    def named(value: str | None) -> bool:
-        word = _folded(value)
-        if not word:
-            return False
-        return word.replace(" ", "") == reference or (len(word) >= WORD_MIN and _is_word(word, text))
+    def named(word: str) -> bool:
+        return word != "" and (word.replace(" ", "") == line.reference or stands(word))
 
-    if named(row.payment_reference):
+    if named(paper.payment_reference):
         yield "payment_reference"
-    if named(row.number):
+    if named(paper.number):
         yield "number"
-    if any(len(word) >= WORD_MIN and _is_word(word, text) for word in map(_folded, (row.party_number, row.party_name))):
+    if any(map(stands, paper.party)):
         yield "party"
 
 
@@ -187,35 +255,15 @@ def _candidate(row: Any, document: Document, role: Role, evidence: tuple[Evidenc
 # -- statements ----------------------------------------------------------------------------------------
 
 
-def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Any:
+def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     """Posted control lines of the tenant, on either side of the cut-over, that name no source."""
 
     def posted(lines: Lines) -> list[ColumnElement[bool]]:
         return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
 
-    return project(binding, settings, ledger, posted).subquery("lines")
-
-
-def _is_sourceless(p: Any) -> ColumnElement[bool]:
-    return and_(p.source_type.is_(None), p.amount != 0)
-
-
-def _count(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    p = _sourceless(binding, settings, ledger).c
-    return select(func.count()).where(_is_sourceless(p))
-
-
-def _pairs(binding: Binding, settings: Settings, ledger: Ledger, document: Document, role: Role) -> Select[Any]:
-    """Each source-less line with each document of its amount and direction in that role, near enough in time."""
-    p = _sourceless(binding, settings, ledger).c
-    line, entry, model = aliased(binding.line), aliased(binding.entry), aliased(document.model)
-    party = aliased(ledger.party_model) if ledger.party_model is not None else None
-    day, amount = attribute(model, document.date), func.abs(attribute(model, "amount"))
-    is_note = (attribute(model, document.kind, text=True) == "credit_note") if document.kind is not None else None
-    own_direction = p.amount > 0 if is_note is None else or_(and_(~is_note, p.amount > 0), and_(is_note, p.amount < 0))
-    paid = p.amount < 0 if is_note is None else and_(~is_note, p.amount < 0)
-    fits = own_direction if role == "opens" else paid
-    query = (
+    p = project(binding, settings, ledger, posted).subquery("lines").c
+    line, entry = aliased(binding.line), aliased(binding.entry)
+    return (
         select(
             p.general_ledger_line_id.label("line_id"),
             p.general_ledger_id,
@@ -228,21 +276,37 @@ def _pairs(binding: Binding, settings: Settings, ledger: Ledger, document: Docum
             attribute(line, "reference").label("reference"),
             _optional(line, "description").label("line_text"),
             _optional(entry, "description").label("entry_text"),
-            attribute(model, "id").label("document_id"),
-            day.label("document_date"),
-            _optional(model, document.number).label("number"),
-            _optional(model, document.reference).label("payment_reference"),
-            _optional(party, "number").label("party_number"),
-            _optional(party, "name").label("party_name"),
         )
         .join(line, attribute(line, "id") == p.general_ledger_line_id)
         .join(entry, attribute(entry, "id") == p.general_ledger_id)
-        .join(model, and_(attribute(model, "tenant_id") == p.tenant_id, amount == func.abs(p.amount)))
+        .where(p.source_type.is_(None), p.amount != 0)
+        .order_by(p.entry_date, p.general_ledger_line_id)
+    )
+
+
+def _untaken(binding: Binding, settings: Settings, ledger: Ledger, document: Document, role: Role) -> Select[Any]:
+    """The tenant's documents that a line could open, or pay, in order of their dates."""
+    model = aliased(document.model)
+    party = aliased(ledger.party_model) if ledger.party_model is not None else None
+    day = attribute(model, document.date)
+    query = select(
+        attribute(model, "id").label("document_id"),
+        attribute(model, "amount").label("amount"),
+        _optional(model, document.kind).label("kind"),
+        day.label("document_date"),
+        _optional(model, document.number).label("number"),
+        _optional(model, document.reference).label("payment_reference"),
+        _optional(party, "number").label("party_number"),
+        _optional(party, "name").label("party_name"),
     )
     if party is not None:
         query = query.outerjoin(party, attribute(party, "id") == attribute(model, document.party))
-    query = query.where(_is_sourceless(p), fits, ~_taken(binding, settings, ledger, document, role, model))
-    return query.order_by(p.entry_date, p.general_ledger_line_id, attribute(model, "id"))
+    query = query.where(of_tenant(model), attribute(model, "amount").is_not(None), day.is_not(None))
+    if document.kind is not None:
+        kind = attribute(model, document.kind, text=True)
+        query = query.where(kind.is_not(None) if role == "opens" else kind != "credit_note")
+    query = query.where(~_taken(binding, settings, ledger, document, role, model))
+    return query.order_by(day, attribute(model, "id"))
 
 
 def _optional(entity: Entity | None, name: str | None) -> ColumnElement[Any]:

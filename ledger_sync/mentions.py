@@ -117,17 +117,17 @@ def unused(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
 
 
 def drafts(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    """Control lines of drafts with a source that their account takes."""
+    """Drafts of which a line will have an open item once they are posted."""
 
     def of_drafts(lines: Lines) -> list[ColumnElement[bool]]:
         return [of_tenant(lines.entry), ~func.coalesce(attribute(lines.entry, "posted"), false())]
 
-    c = project(binding, settings, ledger, of_drafts).subquery("drafts").c
-    names = {name for document in ledger.documents for name in source_types(settings, ledger, document)}
+    c = project(binding, settings, ledger, of_drafts, as_if_posted=True).subquery("drafts").c
     return (
         select(c.general_ledger_id.label("subject_id"), c.fiscal_year, c.voucher_series, c.voucher_number)
-        .where(c.source_type.in_(sorted(names)))
-        .order_by(c.general_ledger_line_id)
+        .where(c.reason.is_(None))
+        .distinct()
+        .order_by(c.general_ledger_id)
     )
 
 

@@ -83,15 +83,23 @@ UNRESOLVED: Final = "ref:"
 """How the settlement key of a payment begins whose reference names no document."""
 
 
-def project(binding: Binding, settings: Settings, ledger: Ledger, where: Restriction | None = None) -> Select[Any]:
+def project(
+    binding: Binding,
+    settings: Settings,
+    ledger: Ledger,
+    where: Restriction | None = None,
+    *,
+    as_if_posted: bool = False,
+) -> Select[Any]:
     """The classification of every control line of one ledger, or of those that ``where`` admits.
 
     Columns: ``ITEM_COLUMNS``, ``reason``, and to name a line in messages ``fiscal_year``, ``voucher_series``,
-    ``voucher_number``, ``line_number``; ``signed_amount`` is debit less credit.
+    ``voucher_number``, ``line_number``; ``signed_amount`` is debit less credit. ``as_if_posted``: the reason that a
+    draft's line will have.
     """
     c = _resolved(binding, settings, ledger, where).c
     reason = case(
-        (~c.posted, "draft"),
+        *(() if as_if_posted else ((~c.posted, "draft"),)),
         (before_cut_over(binding, settings, ledger, c), "before_cutover"),
         (c.source_type.is_(None), "manual"),
         (~_supported(settings, ledger, c), "unsupported_source"),
@@ -259,6 +267,7 @@ def _documented(binding: Binding, settings: Settings, ledger: Ledger, where: Res
         elif document.role == "claim":
             kind = case((and_(present, s.amount > 0), "expense"), else_=kind)
             own_id = case((present, attribute(alias, "id")), else_=own_id)
+            opens = and_(present, s.amount > 0, ~s.is_reversal, s.link_kind.is_(None))
         else:
             reference = case((present, _reference(s.line_reference, alias, document)), else_=reference)
     kind = case((s.is_reversal, "reversal"), (s.link_kind.is_not(None), s.link_kind), else_=kind)
@@ -300,7 +309,7 @@ def _resolved(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
     """The documented lines with the document that each of them settles."""
     documented = _documented(binding, settings, ledger, where)
     d = documented.c
-    opener = next((document for document in ledger.documents if document.role != "payment"), None)
+    opener = ledger.opener
     if opener is None:
         settled_id: ColumnElement[Any] = null()
     else:
@@ -314,10 +323,9 @@ def _resolved(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
 def _settlement_key(ledger: Ledger, c: Any) -> ColumnElement[Any]:
     """What items have in common that settle each other: the document, else a payment's raw reference."""
     raw: ColumnElement[Any] = literal(UNRESOLVED, String()) + c.reference
-    opener = next((document for document in ledger.documents if document.role != "payment"), None)
-    if opener is None:
+    if ledger.opener is None:
         return raw
-    return func.coalesce(literal(f"{opener.name}:", String()) + text_of(c.settled_id), raw)
+    return func.coalesce(literal(f"{ledger.opener.name}:", String()) + text_of(c.settled_id), raw)
 
 
 def _supported(settings: Settings, ledger: Ledger, c: Any) -> Bool:

@@ -31,11 +31,11 @@ from sqlalchemy.orm import Session
 
 from ledger_sync import findings
 from ledger_sync.binding import Binding, Ledger, attribute
-from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, ZERO, compared, left_over, of_lines, totals
+from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, compared, left_over, of_lines, totals
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import Words, utc_now
+from ledger_sync.models.types import ZERO, Words, utc_now
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")

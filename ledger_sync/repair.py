@@ -21,13 +21,13 @@ from ledger_sync import proof
 from ledger_sync.binding import Binding, Ledger
 from ledger_sync.caches import copied_data_differs, remaining_differs
 from ledger_sync.comparison import compared
-from ledger_sync.dialects import parameter_set
+from ledger_sync.dialects import among
 from ledger_sync.failures import in_short
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport, Told
 from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, control_lines_in, retried, said_if_possible
 from ledger_sync.settings import Settings
-from ledger_sync.touched import Touched
+from ledger_sync.touched import Touched, lines_of
 from ledger_sync.writer import Writer
 
 _Batch = tuple[list[Row[Any]], tuple[int, int]]
@@ -99,7 +99,9 @@ class Repair:
 
     def _settle(self, ledger: Ledger, written: int, session: Session) -> tuple[int, int]:
         connection = self._connection(session, ledger)
-        return self.writer.settler.settle_all(connection, ledger, self.tenant_id), written
+        applied = self.writer.settler.settle_all(connection, ledger, self.tenant_id)
+        self.writer.failures.resolve(connection, ledger, self.tenant_id)
+        return applied, written
 
     def _proof(self) -> proof.Proof:
         with self.batches.transaction(commit=False) as session:
@@ -149,13 +151,13 @@ class Repair:
     def _mend(self, connection: Connection, ledger: Ledger, lines: Sequence[Any], run_id: Any) -> tuple[int, int]:
         """Bring the rows of some lines into line with the projection; how many were written and taken away."""
         table, line_id = ledger.table, ledger.column("general_ledger_line_id")
-        of_lines = line_id.in_(parameter_set("mended_lines", line_id.type))
-        mended = {"mended_lines": list(lines)}
+        touched = Touched(lines=set(lines), rewrite=True, remove=True)
+        # all that write looks at: rows of lines that reverse these may go as well
+        of_lines = among(line_id, lines_of(self.binding, touched.parts()))
         before = {
             row._mapping[line_id]: dict(row._mapping)
-            for row in connection.execute(select(table).where(of_lines), mended)
+            for row in connection.execute(select(table).where(of_lines), touched.parameters())
         }
-        touched = Touched(lines=set(lines), rewrite=True, remove=True)
         written = self.writer.write(connection, ledger, touched)
         gone = {row["general_ledger_line_id"] for row in written.removed}
         self._bury(connection, ledger, [before[line] for line in gone if line in before], run_id)

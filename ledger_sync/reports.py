@@ -34,11 +34,10 @@ from sqlalchemy.orm import Session
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.errors import ConfigurationError
-from ledger_sync.models.types import Money
+from ledger_sync.models.types import ZERO, Money
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
-ZERO: Final = Decimal("0.00")
 BUCKET_DAYS_MAX: Final = 36_500
 """A hundred years, so that no bucket ends before the calendar begins."""
 

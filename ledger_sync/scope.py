@@ -117,10 +117,15 @@ def chosen_sources(settings: Settings, wanted: Iterable[str] | None) -> tuple[st
     return names
 
 
+def first_entry_date(settings: Settings, tenant_id: Any) -> date | None:
+    """The entry date before which no run goes for a tenant, or None: the cut-over, where it is one of entry dates."""
+    return settings.cut_over(tenant_id) if settings.effective_by == "entry_date" else None
+
+
 def refuse_before_cut_over(settings: Settings, tenant_id: Any, since: date | None) -> None:
     """Refuse to go before one tenant's cut-over, or for all of them before the one that they share, with the remedy."""
-    cut_over = settings.cut_over(tenant_id)
-    if since is None or cut_over is None or settings.effective_by != "entry_date" or since >= cut_over:
+    cut_over = first_entry_date(settings, tenant_id)
+    if since is None or cut_over is None or since >= cut_over:
         return
     raise CutOverError(
         f"since={since} lies before the cut-over of {cut_over}. History is brought in by moving "

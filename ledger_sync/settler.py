@@ -49,7 +49,7 @@ from ledger_sync.dialects import (
     take_locks,
     text_of,
 )
-from ledger_sync.models.types import Money, utc_now
+from ledger_sync.models.types import ZERO, Money, utc_now
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import Present, difference, settled_parts, status_of
 
@@ -112,16 +112,18 @@ class Settler:
         *,
         caused_on: date | None,
         recount: bool = False,
+        by_hand: Decimal = ZERO,
     ) -> tuple[Mapping[str, Any], ...]:
         """Settle the groups of some items (by line), and undo what settled items that are gone.
 
         The caller holds the parties' locks. ``caused_on`` dates an undoing; ``recount`` works out the
-        remaining amounts of the lines themselves even if no application changes. Returns a mapping for
-        each item whose remaining amount changed.
+        remaining amounts of the lines themselves even if no application changes; ``by_hand`` is what an application
+        that somebody just decided puts on each of the lines. Returns a mapping for each item whose remaining amount
+        changed.
         """
         concerned = {row.line_id for row in self._concerned(connection, ledger, lines | gone)}
         recounted: set[Any] = set(lines) if recount else set()
-        changes: dict[Any, Decimal] = {}
+        changes = dict.fromkeys(lines, by_hand) if by_hand else {}
         if concerned or gone:
             grouped = self._once(("grouped", ledger.name), self._grouped)
             items = connection.execute(grouped, {"settle_lines": list(concerned)}).all()
@@ -133,9 +135,9 @@ class Settler:
             append = self._once(("apply", connection.dialect.name, ledger.name, present), self._apply)
             for row in append.run(connection, parameters):
                 for line in (row["from_line_id"], row["to_line_id"]):
-                    changes[line] = changes.get(line, Decimal(0)) + row["amount"]
+                    changes[line] = changes.get(line, ZERO) + row["amount"]
         return tuple(
-            {"ledger": ledger.name, "settled_amount": changes.get(row["general_ledger_line_id"], Decimal(0)), **row}
+            {"ledger": ledger.name, "settled_amount": changes.get(row["general_ledger_line_id"], ZERO), **row}
             for row in self.recount(connection, ledger, recounted | changes.keys())
         )
 

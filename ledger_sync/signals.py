@@ -56,8 +56,9 @@ line_skipped: Final = _namespace.signal(
 )
 sync_failed: Final = _namespace.signal(
     "sync-failed",
-    doc="""After the commit, with ``on_error="record"`` only. The subledger of some entries could not be
-    written. Arguments: ``failure``, a mapping with tenant_id, ledger, general_ledger_id, error, message.""",
+    doc="""After the commit, with ``on_error="record"`` only. The subledger of an entry could not be written, or what
+    a document's edit means for it could not be told. Arguments: ``failure``, a mapping with tenant_id, ledger,
+    general_ledger_id, or source_type and source_id of the document, error, message.""",
 )
 
 run_progress: Final = _namespace.signal(

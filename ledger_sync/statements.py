@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, inspect, select, type_coerce
@@ -16,12 +16,10 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding
 from ledger_sync.control_lines import voucher_text
-from ledger_sync.models.types import Money
+from ledger_sync.models.types import ZERO, Money
 from ledger_sync.overlaps import voucher_order
 from ledger_sync.reports import listed
 from ledger_sync.settings import Settings
-
-ZERO: Final = Decimal("0.00")
 
 
 class _Result(BaseModel):

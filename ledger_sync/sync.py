@@ -321,7 +321,8 @@ class LedgerSync(Batch):
         :param kind: why the line closes the document, if it is no payment: ``write_off``, ``rounding``, ``fee``,
             ``exchange`` or ``credit_note``.
         :param method: how the link came about.
-        :raises LinkError: the line or the document is not there, or the line has a link already.
+        :raises LinkError: the line or the document is not there, the line's account takes no such document, or the line
+            has a link already.
         """
         return self._linking.link(
             session,

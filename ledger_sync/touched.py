@@ -8,11 +8,10 @@ line too few would leave the subledger stale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import CompoundSelect, Select, String, and_, case, or_, select, true, union
+from sqlalchemy import CompoundSelect, Select, String, exists, select, union
 
 from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
 from ledger_sync.control_lines import is_one_of, on_accounts, source_types
@@ -174,33 +173,33 @@ def _referring(
     return [by_line, *_naming(binding, settings, ledger, payments, paying)]
 
 
-def naming_posted(
-    binding: Binding, settings: Settings, ledger: Ledger, document: Document, ids: Mapping[Any, Iterable[Any]]
-) -> Select[Any]:
-    """A SELECT of those documents (by id) that a posted control line of their tenant names as its source.
+def naming_posted(binding: Binding, settings: Settings, ledger: Ledger, document: Document) -> Select[Any]:
+    """A SELECT of those documents (source_id, tenant_id) that a posted control line of the tenant names as its source.
 
-    ``ids``: which documents are asked for, by tenant; None for those whose tenant cannot be told. It does not look at
-    the documents themselves, which may be gone.
+    Bound value: ``documents``, the ids that are asked for. It does not look at the documents, which may be gone. By
+    entry and by link apart, so that each is found by its own index.
     """
     line, entry, link = (aliased(model) for model in (binding.line, binding.entry, binding.link))
-    controls = settings.of_ledger(ledger.name)
     names = source_types(settings, ledger, document)
-    linked = link.line_id.is_not(None)
-    source_type = case((linked, attribute(link, "source_type")), else_=attribute(entry, "source_type"))
-    source_id = case((linked, link.source_id), else_=entry.source_id)
-    wanted = [key for keys in ids.values() for key in keys]
-    tenant = attribute(entry, "tenant_id")
-    theirs = [
-        and_(source_id.in_(list(keys)), true() if tenant_id is None else unindexed(tenant == tenant_id))
-        for tenant_id, keys in ids.items()
-    ]
-    return (
-        select(source_id)
-        .select_from(line)
-        .join(entry, entry.id == line.general_ledger_id)
-        .outerjoin(link, link.line_id == line.id)
-        .where(or_(entry.source_id.in_(wanted), link.source_id.in_(wanted)), or_(*theirs))
-        .where(attribute(entry, "posted"), is_one_of(source_type, names))
-        .where(on_accounts(attribute(line, "account_number"), controls))
-        .limit(1)
+    ids = parameter_set("documents", attribute(document.model, "id").type)
+    tenant = attribute(entry, "tenant_id").label("tenant_id")
+    posted = (
+        attribute(entry, "posted"),
+        on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),
     )
+    line_id = attribute(line, "id")
+    by_entry = (
+        select(attribute(entry, "source_id").label("source_id"), tenant)
+        .select_from(line)
+        .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .where(is_one_of(attribute(entry, "source_type"), names), among(attribute(entry, "source_id"), ids), *posted)
+        .where(~exists().where(attribute(link, "line_id") == line_id))
+    )
+    by_link = (
+        select(attribute(link, "source_id"), tenant)
+        .select_from(link)
+        .join(line, line_id == attribute(link, "line_id"))
+        .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
+        .where(is_one_of(attribute(link, "source_type"), names), among(attribute(link, "source_id"), ids), *posted)
+    )
+    return select(*union(by_entry, by_link).subquery("naming").c)

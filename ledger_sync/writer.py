@@ -106,26 +106,28 @@ class Writer:
 
     def find(self, connection: Connection, ledger: Ledger, touched: Touched) -> bool:
         """Add the lines that name touched documents to ``touched``; whether any line is concerned at all."""
-        if documents := touched.documented(ledger):
+        if touched.documented(ledger):
             self.settler.lock(connection, ledger, touched.parties)
-            statement = self._once(("naming", ledger.name, documents), self._naming)
-            touched.lines.update(connection.scalars(statement, touched.document_parameters(ledger)))
+            self.add_naming(connection, ledger, touched)
         return bool(touched.parts())
 
-    def write(self, connection: Connection, ledger: Ledger, touched: Touched, *, tell_new: bool = False) -> Written:
-        """Bring the rows of all touched lines into line with the projection, and settle what can be settled.
+    def add_naming(self, connection: Connection, ledger: Ledger, touched: Touched) -> None:
+        """Add the lines that name touched documents to ``touched``."""
+        if documents := touched.documented(ledger):
+            statement = self._once(("naming", ledger.name, documents), self._naming)
+            touched.lines.update(connection.scalars(statement, touched.document_parameters(ledger)))
 
-        ``tell_new``: whether created and rewritten rows must be told apart, which takes one more SELECT
-        when rows may be rewritten.
-        """
+    def write(self, connection: Connection, ledger: Ledger, touched: Touched) -> Written:
+        """Bring the rows of all touched lines into line with the projection, and settle what can be settled."""
         parts, parameters = touched.parts(), touched.parameters()
         if self.binding.editable:
             shape = ("hold_touched", connection.dialect.name, parts)
             connection.execute(self._once(shape, self._touched_held), parameters)
             refuse_old_snapshot(connection, self._lock_table(), self._snapshot_key(ledger))
-        known: set[Any] = set()
-        if touched.rewrite and tell_new:
-            known = set(connection.scalars(self._once(("known", ledger.name, parts), self._known), parameters))
+        known: dict[Any, tuple[Any, Any]] = {}
+        if touched.rewrite:
+            there = connection.execute(self._once(("known", ledger.name, parts), self._known), parameters)
+            known = {line: (tenant, party) for line, tenant, party in there}
         rows = self._put(connection, ledger, touched)
         removed: list[dict[str, Any]] = []
         if touched.remove:
@@ -133,7 +135,8 @@ class Writer:
             removed = [{"ledger": ledger.name, **row} for row in removal.run(connection, parameters)]
         settled: tuple[Mapping[str, Any], ...] = ()
         if rows or removed:
-            settled = self._settle_written(connection, ledger, rows, removed, rewritten=touched.rewrite)
+            left = {known[row["general_ledger_line_id"]] for row in rows if row["general_ledger_line_id"] in known}
+            settled = self._settle_written(connection, ledger, rows, removed, left, rewritten=touched.rewrite)
         return Written(
             created=tuple(row for row in rows if row["general_ledger_line_id"] not in known),
             changed=tuple(row for row in rows if row["general_ledger_line_id"] in known),
@@ -152,10 +155,12 @@ class Writer:
         ledger: Ledger,
         rows: list[dict[str, Any]],
         removed: list[dict[str, Any]],
+        left: set[tuple[Any, Any]],
         *,
         rewritten: bool,
     ) -> tuple[Mapping[str, Any], ...]:
-        parties = {(row["tenant_id"], row["party_id"]) for row in (*rows, *removed)}
+        """Settle what was written. ``left``: the parties that rewritten rows had before, whose items change as well."""
+        parties = left | {(row["tenant_id"], row["party_id"]) for row in (*rows, *removed)}
         if self.settler.lock(connection, ledger, parties):
             # an invoice may have been committed while we waited: what refers to one is looked at once more
             names = {t for d in ledger.documents if d.role == "payment" for t in source_types(self.settings, ledger, d)}
@@ -399,7 +404,11 @@ class Writer:
     def _known(self, name: str, parts: tuple[str, ...]) -> Any:
         ledger = self.binding.ledger(name)
         line_id = ledger.column("general_ledger_line_id")
-        return select(line_id).where(line_id.in_(lines_of(self.binding, parts)))
+        whose = (ledger.expression("tenant_id"), ledger.expression("party_id"))
+        # held, so that nobody moves one to a third party before we do
+        return (
+            select(line_id, *whose).where(line_id.in_(lines_of(self.binding, parts))).with_for_update(of=ledger.table)
+        )
 
     def _classify(self, name: str, parts: tuple[str, ...]) -> Any:
         ledger = self.binding.ledger(name)

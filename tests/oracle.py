@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-INVOICES = {"supplier": "vendor_invoice", "customer": "customer_invoice"}
+INVOICES = {"supplier": "vendor_invoice", "customer": "customer_invoice", "employee": "expense_claim"}
 PAYMENTS = {"supplier": "vendor_payment", "customer": "customer_payment"}
 TABLES = {"supplier": "supplier_ledger", "customer": "customer_ledger", "employee": "employee_ledger"}
 PARTY_COLUMNS = {"supplier": "supplier_id", "customer": "customer_id", "employee": "employee_id"}
@@ -216,6 +216,10 @@ class Oracle:
         opens, settles, key = None, None, None
         if document is not None and document.name == "expense_claim":
             key = f"expense_claim:{document.id}"
+            if kind == "expense":
+                opens = document.id
+            else:
+                settles = document.id
         elif document is not None and document.kind is not None:
             about = document.credits_id or document.id
             key = f"{document.name}:{about}"

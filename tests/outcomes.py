@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from ledger_sync import RunReport
+from ledger_sync import LedgerSync, RunReport
 from ledger_sync.models import (
     CustomerApplication,
     CustomerLedger,
@@ -66,6 +66,13 @@ def wiped(factory: Factory, *tenants: str) -> None:
         session.execute(delete(SyncSegment))
         session.execute(delete(SyncRun))
         session.commit()
+
+
+def by_one_process(sync: LedgerSync, factory: Factory, tenant: str = "acme", *beside: str) -> tuple[Any, Any]:
+    """What one process makes of a tenant's history: counts and all that is written; the history is then as it was."""
+    found = counts(sync.backfill(factory, tenant_id=tenant)), written(factory, tenant, *beside)
+    wiped(factory, tenant, *beside)
+    return found
 
 
 def counts(report: RunReport) -> Any:

@@ -213,6 +213,23 @@ def test_a_person_chooses_and_the_rest_of_the_entry_goes_on(factory: sessionmake
         assert sync.verify(session, "acme").account("2400").difference == 0
 
 
+def test_a_line_that_a_person_chose_is_given_to_no_other_row(factory: sessionmaker[Session], sync: LedgerSync) -> None:
+    with factory() as session:
+        entry = posted(session, 100, 50, 50)
+        strange, fitting = old_row(session, entry, 90), old_row(session, entry, 100)
+        twin, other_twin = old_row(session, entry, 50), old_row(session, entry, 50)
+        first, second, third, _ = entry.lines
+        adoption = sync.adopt(session, "acme", chosen={strange: first.id, twin: second.id})
+        # the line that is left has one row left
+        assert [row[:2] for row in rows(session)] == [
+            (strange, first.id),
+            (fitting, None),
+            (twin, second.id),
+            (other_twin, third.id),
+        ]
+        assert [(row.row_id, row.line_ids) for row in adoption.waiting] == [(fitting, ())]
+
+
 def test_adopting_again_changes_nothing_and_no_other_tenants_rows_are_touched(
     factory: sessionmaker[Session], sync: LedgerSync
 ) -> None:

@@ -43,6 +43,7 @@ from sqlalchemy.orm import DeclarativeBase, column_property, declarative_base, s
 
 from ledger_sync import ConfigurationError, ControlAccount, Document, Ledger, LedgerSync, Settings
 from ledger_sync.dialects import open_engine
+from ledger_sync.models import Money
 
 Changes = Mapping[str, Any]
 GONE = object()
@@ -261,6 +262,14 @@ REFUSED: list[Any] = [
         {"item": {"remaining_amount": Column(Numeric(15, 1))}},
         ["Item.remaining_amount", "1 decimals, fewer than the 2 of the lines", "rounds nothing"],
         id="fewer decimals",
+    ),
+    *(
+        pytest.param(
+            {"line": {"debit": Column(type_), "credit": Column(type_)}, "item": {"amount": Column(Numeric(12, 0))}},
+            ["Item.amount", "0 decimals, fewer than the 2 of the lines", "rounds nothing"],
+            id=f"no decimals beside {type_!r}",
+        )
+        for type_ in (Money(), Numeric())
     ),
     pytest.param(
         {"item": {"status": Column(Enum(Moods))}},

@@ -1171,6 +1171,33 @@ def test_a_hosts_entries_that_cannot_be_edited_take_lines_until_they_are_committ
         assert amounts(session, editable.Item) == [(100, 100)] * 2
 
 
+@pytest.mark.parametrize("how", ["bulk", "past the hook", "the session"])
+def test_the_link_of_a_line_that_is_gone_goes_along_since_another_may_get_its_number(hosted: Engine, how: str) -> None:
+    sync = host_sync()
+    with sessionmaker(hosted)() as session:
+        sync.attach(session)
+        host_books(session)
+        manual = editable.Entry(**an_entry(3, 1, source_type=None, source_id=None))
+        line = editable.Line(account_number="2400", line_number=1, credit=Decimal(100))
+        manual.lines.append(line)
+        session.add(manual)
+        session.flush()
+        session.add(editable.Link(line_id=line.id, source_type="vendor_invoice", source_id=1))
+        session.commit()
+        assert amounts(session, editable.Item) == [(100, 100)]
+        gone = delete(editable.Line).where(editable.Line.id == line.id)
+        if how == "bulk":
+            session.execute(gone)
+        elif how == "past the hook":
+            session.connection().execute(gone)
+            sync.sync_entries(session, [manual.id])
+        else:
+            session.delete(line)
+        session.commit()
+        assert amounts(session, editable.Item) == []
+        assert session.scalars(select(editable.Link)).all() == []
+
+
 def test_a_link_that_was_there_before_its_line_is_seen_with_it(hosted: Engine) -> None:
     """Where no foreign key makes it wait."""
     sync = host_sync()

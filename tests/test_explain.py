@@ -159,6 +159,7 @@ def test_a_row_of_another_amount_differs(session: Session, sync: LedgerSync) -> 
     party = vendor(session).id
     words = f"Its row has amount 300.00, party {party} and account 2400; the line says 100.00, {party} and 2400"
     assert line.text.startswith(words)
+    assert line.text.endswith(MEANINGS["amount_differs"][1])
 
 
 def test_a_row_on_another_party_differs(session: Session, sync: LedgerSync) -> None:
@@ -166,7 +167,20 @@ def test_a_row_on_another_party_differs(session: Session, sync: LedgerSync) -> N
     other = vendor(session, number="V2").id
     session.commit()
     behind_the_hook(session, f"UPDATE supplier_ledger SET supplier_id = {other}")
-    assert first_line(session, sync, made).outcome == "differs"
+    line = first_line(session, sync, made)
+    assert line.outcome == "differs"
+    assert line.text.endswith(MEANINGS["wrong_party"][1])
+
+
+def test_a_row_of_a_line_that_must_have_none_is_an_orphan(session: Session, sync: LedgerSync) -> None:
+    made = posted(session)
+    behind_the_hook(session, "UPDATE general_ledger SET source_type = NULL, source_id = NULL")
+    line = first_line(session, sync, made)
+    assert (line.outcome, line.rules[-1].name, line.item is None) == ("orphan", "manual", False)
+    assert line.text == (
+        "It has a row of 100.00 in the supplier ledger and should have none: posted without a source. Run a repair; it "
+        "keeps what it takes away as a tombstone."
+    )
 
 
 def test_a_row_that_names_another_entry_is_not_missing(session: Session, sync: LedgerSync) -> None:
@@ -189,14 +203,28 @@ def test_a_voucher_is_found_as_people_write_it(session: Session, sync: LedgerSyn
 def test_a_voucher_that_could_be_several_is_told_with_all_of_them(session: Session, sync: LedgerSync) -> None:
     posted(session, voucher_series="A", voucher_number="17")
     posted(session, voucher_series="B", voucher_number="17")
-    with pytest.raises(NotInTheBooksError, match="could be A-17/2026, B-17/2026"):
+    with pytest.raises(NotInTheBooksError, match="could be A-17/2026, B-17/2026") as refused:
         sync.explain(session, "17", "acme")
+    assert refused.value.could_be == ("A-17/2026", "B-17/2026")
 
 
 def test_a_year_tells_vouchers_apart(session: Session, sync: LedgerSync) -> None:
     posted(session, voucher_number="17")
     posted(session, voucher_number="17", on=date(2025, 3, 1))
     assert [e.voucher for e in sync.explain(session, "17/2025", "acme").entries] == ["17/2025"]
+
+
+@pytest.mark.parametrize("written", ["5/1234", "B-5/1234", "5/1234/2026", "B-5/1234/2026"])
+def test_a_voucher_whose_own_number_ends_like_a_year_is_found(session: Session, sync: LedgerSync, written: str) -> None:
+    posted(session, voucher_series="B", voucher_number="5/1234")
+    assert [e.voucher for e in sync.explain(session, written, "acme").entries] == ["B-5/1234/2026"]
+
+
+def test_a_number_and_a_year_that_name_two_vouchers_are_told_with_both(session: Session, sync: LedgerSync) -> None:
+    posted(session, voucher_number="5", on=date(2025, 3, 1))
+    posted(session, voucher_number="5/2025")
+    with pytest.raises(NotInTheBooksError, match="could be 5/2025, 5/2025/2026"):
+        sync.explain(session, "5/2025", "acme")
 
 
 @pytest.mark.parametrize("written", ["18", "A-17", "17/2025"])
@@ -305,6 +333,25 @@ def test_recent_lines_tell_what_became_of_them(session: Session, sync: LedgerSyn
     behind_the_hook(session, "DELETE FROM supplier_ledger")
     found = sync.recent(session, "acme", NOON.replace(hour=0))
     assert [line.outcome for line in found] == ["missing", "written", "manual"]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ("supplier_ledger SET amount = 3 * amount", "differs"),
+        ("supplier_ledger SET account_number = '2401'", "differs"),
+        ("general_ledger SET source_type = NULL, source_id = NULL", "orphan"),
+    ],
+)
+def test_a_recent_line_has_the_outcome_that_its_explanation_has(
+    session: Session, sync: LedgerSync, change: str, outcome: str
+) -> None:
+    made = posted(session)
+    moment = made.posted_at
+    session.commit()
+    behind_the_hook(session, f"UPDATE {change}")
+    assert first_line(session, sync, made).outcome == outcome
+    assert [line.outcome for line in sync.recent(session, "acme", moment)] == [outcome]
 
 
 def test_a_recent_line_that_is_written_says_what_is_left(session: Session, sync: LedgerSync) -> None:

@@ -38,7 +38,7 @@ from tests import books
 from tests.books import DAY
 from tests.oracle import NORWEGIAN, Control, Rules, assert_synced
 from tests.refusing import refusing_new
-from tests.watching import hearing, statements
+from tests.watching import hearing, listening, statements
 
 ITEM_TABLES = ("supplier_ledger", "customer_ledger", "employee_ledger")
 
@@ -709,6 +709,28 @@ def test_what_settles_a_document_from_before_the_cut_over_leaves_no_phantom_cred
         assert reason(sync, session) == ["before_cutover"]
 
 
+def test_the_payout_of_a_claim_from_before_the_cut_over_leaves_no_phantom_credit_either(engine: Engine) -> None:
+    with attached(engine, Settings(effective_from=CUT_OVER)) as (sync, session):
+        old = claim(session)
+        whose = {"tenant_id": "acme", "employee_id": old.employee_id}
+        new = ExpenseClaim(**whose, claim_number="R2", claim_date=DAY, amount=100)
+        session.add(new)
+        session.flush()
+        books.entry(session, "2910", -100, ("expense_claim", old.id), on=BEFORE)
+        accrued = books.entry(session, "2910", -100, ("expense_claim", new.id))
+        for expensed in (old, new):
+            books.entry(session, "2910", 60, ("expense_claim", expensed.id))
+        session.commit()
+        synced(session, 2, Rules(cut_over=CUT_OVER))
+        proof = sync.verify(session, "acme")
+        (account,) = [account for account in proof.accounts if account.account_number == "2910"]
+        assert (proof.clean, account.subledger_balance) == (True, Decimal(40))
+        # the document is as old as its own lines: with those the payout comes and goes
+        session.add(accrued.reverse(DAY))
+        session.commit()
+        synced(session, 3, Rules(cut_over=CUT_OVER))
+
+
 def test_an_invoice_dated_before_the_cut_over_and_posted_after_it_is_a_row(engine: Engine) -> None:
     with attached(engine, Settings(effective_from=CUT_OVER)) as (_, session):
         invoice = books.vendor_invoice(session, invoice_date=BEFORE)
@@ -822,6 +844,33 @@ def test_a_manual_posting_is_refused_where_it_is_blocked(engine: Engine) -> None
         assert session.scalar(select(func.count()).select_from(JournalEntry)) == 2
 
 
+@pytest.mark.parametrize("what", ["named", "reversed"])
+def test_a_manual_posting_from_before_it_was_blocked_stands_in_nobodys_way(engine: Engine, what: str) -> None:
+    with Session(engine) as history:
+        manual = books.entry(history, line={"reference": "N7"})
+        history.commit()
+        manual_id = manual.id
+    with attached(engine, Settings(manual="block")) as (_, session):
+        if what == "named":
+            books.vendor_invoice(session, invoice_number="N7")
+        else:
+            session.add(session.get_one(JournalEntry, manual_id).reverse(DAY))
+        session.commit()
+        synced(session, 0)
+
+
+def test_a_line_without_an_item_is_told_once_not_with_each_document_that_it_names(
+    session: Session, heard: list[tuple[str, Any]]
+) -> None:
+    books.entry(session, line={"reference": "N7"})
+    session.commit()
+    invoice = books.vendor_invoice(session, invoice_number="N7")
+    session.commit()
+    invoice.due_date = date(2027, 1, 1)
+    session.commit()
+    assert names(heard) == ["line-skipped"]
+
+
 def test_blocking_is_not_softened_by_recording_errors(engine: Engine) -> None:
     with attached(engine, Settings(manual="block", on_error="record")) as (_, session):
         books.entry(session)
@@ -890,6 +939,109 @@ def test_a_recorded_failure_of_one_ledger_leaves_the_other_alone(engine: Engine)
             assert len(items(session, CustomerLedger)) == 1
             assert len(items(session, SupplierLedger)) == 0
             session.commit()
+
+
+@contextlib.contextmanager
+def failing(engine: Engine, *words: str) -> Iterator[None]:
+    """Statements with all of these words fail before they are executed."""
+
+    def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if all(word in statement for word in words):
+            raise RuntimeError("disk on fire")
+
+    with listening(engine, "before_cursor_execute", fail):
+        yield
+
+
+def noted(sync: LedgerSync, session: Session) -> list[tuple[Any, ...]]:
+    """What is recorded in the tenant's books."""
+    session.commit()
+    found = sync.failures(session, "acme")
+    session.commit()
+    return [(each.general_ledger_id, each.source_type, each.source_id) for each in found]
+
+
+@pytest.mark.parametrize("how", ["unlinked", "account", "deleted"])
+def test_a_row_that_could_not_be_taken_away_is_recorded_for_its_entry(engine: Engine, how: str) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice = books.vendor_invoice(session)
+        entry = books.entry(session, source=None if how == "unlinked" else ("vendor_invoice", invoice.id))
+        if how == "unlinked":
+            entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=invoice.id)
+        session.flush()
+        entry_id = entry.id
+        if how == "unlinked":
+            entry.lines[0].link = None
+        elif how == "account":
+            entry.lines[0].account_number = "4100"
+        else:
+            session.delete(entry)
+        said: list[tuple[str, Any]] = []
+        with (
+            hearing(sync, lambda name, about: said.append((name, about))),
+            failing(engine, "DELETE", "supplier_ledger"),
+        ):
+            assert noted(sync, session) == [(entry_id, None, None)]
+        assert [about["general_ledger_id"] for name, about in said if name == "sync-failed"] == [entry_id]
+        assert len(items(session)) == 1
+
+
+@pytest.mark.parametrize("what", ["lock", "lookup"])
+def test_a_document_whose_lines_could_not_be_brought_up_to_date_is_recorded(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice = books.vendor_invoice(session)
+        entry = books.entry(session, source=("vendor_invoice", invoice.id))
+        session.commit()
+        entry_id, invoice_id = entry.id, invoice.id
+        invoice.due_date = date(2027, 1, 1)
+        if what == "lock":
+            with monkeypatch.context() as broken_lock:
+                broken_lock.setattr(sync._writer.settler, "lock", lambda *_: 1 // 0)
+                assert noted(sync, session) == [(entry_id, None, None)]
+        else:
+            with failing(engine, "ledger_source_links", "vendor_invoices"):
+                assert noted(sync, session) == [(None, "vendor_invoice", invoice_id)]
+        session.refresh(invoice)
+        assert invoice.due_date == date(2027, 1, 1)
+
+
+@pytest.mark.parametrize("what", ["rewrite", "removal", "document"])
+def test_a_recorded_failure_is_resolved_when_the_row_is_right_not_when_there_is_one(engine: Engine, what: str) -> None:
+    with attached(engine, Settings(on_error="record")) as (sync, session):
+        invoice, other = books.vendor_invoice(session), books.vendor(session, number="V2")
+        entry = books.entry(session)
+        entry.lines[0].link = SourceLink(source_type="vendor_invoice", source_id=invoice.id)
+        session.commit()
+        if what == "rewrite":
+            verb = "UPDATE" if engine.dialect.name == "mysql" else "INSERT"
+            invoice.vendor_id, fails = other.id, (verb, "supplier_ledger")
+        elif what == "removal":
+            entry.lines[0].link, fails = None, ("DELETE", "supplier_ledger")
+        else:
+            invoice.due_date, fails = date(2027, 1, 1), ("ledger_source_links", "vendor_invoices")
+        with failing(engine, *fails):
+            session.commit()
+        assert len(noted(sync, session)) == 1
+        sync.backfill(sessionmaker(engine), tenant_id="acme")
+        assert len(noted(sync, session)) == 1
+        assert sync.repair(sessionmaker(engine), tenant_id="acme").clean
+        assert noted(sync, session) == []
+
+
+def test_what_can_neither_be_written_nor_recorded_fails_the_flush(engine: Engine) -> None:
+    with attached(engine, Settings(on_error="record")) as (_, session):
+        invoice = books.vendor_invoice(session)
+        session.commit()
+        session.delete(invoice)  # nothing is left to record it for
+        with (
+            failing(engine, "ledger_source_links", "vendor_invoices"),
+            pytest.raises(RuntimeError, match="disk on fire"),
+        ):
+            session.flush()
+        session.rollback()
+        assert session.scalar(select(func.count()).select_from(VendorInvoice)) == 1
 
 
 def test_a_posting_that_is_rolled_back_leaves_no_recorded_failure(engine: Engine) -> None:

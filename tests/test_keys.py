@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Integer, String, Uuid
+from sqlalchemy import BigInteger, Integer, SmallInteger, String, Uuid
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator
 
 from ledger_sync.contrib.keys import key_of
@@ -27,8 +28,13 @@ ID = "12345678-1234-5678-1234-567812345678"
     ("column_type", "text", "key"),
     [
         (Integer(), "17", 17),
-        (Integer(), str(2**63 - 1), 2**63 - 1),
-        (Integer(), str(2**63), None),
+        (SmallInteger(), str(2**15 - 1), 2**15 - 1),
+        (SmallInteger(), str(2**15), None),
+        (Integer(), str(2**31 - 1), 2**31 - 1),
+        (Integer(), str(2**31), None),
+        (mysql.INTEGER(unsigned=True), str(2**31), 2**31),
+        (BigInteger(), str(2**63 - 1), 2**63 - 1),
+        (BigInteger(), str(2**63), None),
         (Integer(), "9" * 5000, None),
         (Integer(), "-1", None),
         (Integer(), "1_0", None),
@@ -40,6 +46,8 @@ ID = "12345678-1234-5678-1234-567812345678"
         (String(), "x", "x"),
         (Words(64), "acme", "acme"),
         (Own(), "x", "x"),
+        (String(), "x\0", None),
+        (Own(), "x\0", None),
     ],
 )
 def test_a_text_is_a_key_of_the_columns_type_or_nobodys(column_type: Any, text: str, key: Any) -> None:

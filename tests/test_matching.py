@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,17 +12,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select, text
+from sqlalchemy import CursorResult, Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import LedgerSync
+from ledger_sync import ControlAccount, LedgerSync, Settings, matching
 from ledger_sync.contrib.cli.review import read_review, write_review
 from ledger_sync.contrib.saft import import_saft
 from ledger_sync.errors import ConfigurationError, LinkError
 from ledger_sync.matching import Matches
+from ledger_sync.matching import _is_word as is_word
 from ledger_sync.models import Customer, CustomerLedger, JournalEntry, SourceLink, SupplierLedger, Vendor
 from tests import test_ovningsbolaget
-from tests.books import customer_invoice, entry, vendor_invoice
+from tests.books import customer_invoice, entry, vendor_invoice, vendor_payment
 from tests.conftest import make_sqlite, shared_file
 
 WHO: dict[str, Any] = {"actor": "kari", "reason": "test"}
@@ -122,6 +125,41 @@ def test_a_document_too_far_away_in_time_is_no_candidate(session: Session, sync:
     vendor_invoice(session, 100, invoice_number="8907", invoice_date=date(2026, 1, 1))
     post_sourceless(session, "2400", -100, "Invoice 8907")
     assert sync.match(session, "acme").proposals == ()
+
+
+@given(word=st.text(alphabet="a1-_ å²", min_size=1, max_size=3), text_=st.text(alphabet="a1-_ å²", max_size=12))
+def test_a_word_has_no_letter_or_digit_beside_it(word: str, text_: str) -> None:
+    beside = rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+    assert is_word(word, text_) == (re.search(beside, text_) is not None)
+
+
+def test_lines_and_documents_of_one_amount_are_read_once_each_not_in_pairs(
+    session: Session, sync: LedgerSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 20
+    for year in range(2000, 2000 + many):
+        vendor_invoice(session, 499, invoice_number=f"INV{year}", invoice_date=date(year, 3, 1))
+        entry(session, "2400", -499, line={"reference": f"INV{year}"}, on=date(year, 3, 5))
+    session.flush()
+    read: list[Any] = []
+    looked_at: list[Any] = []
+    iterate, evidence = CursorResult.__iter__, matching._evidence
+
+    def count_rows(result: CursorResult[Any]) -> Iterator[Any]:
+        for row in iterate(result):
+            read.append(row)
+            yield row
+
+    def count_pairs(*pair: Any) -> Any:
+        looked_at.append(pair)
+        return evidence(*pair)
+
+    monkeypatch.setattr(CursorResult, "__iter__", count_rows)
+    monkeypatch.setattr(matching, "_evidence", count_pairs)
+    assert len(sync.match(session, "acme").certain) == many
+    # the lines, and the documents for each of the two roles
+    assert len(read) <= 3 * many
+    assert len(looked_at) == many
 
 
 # -- what is certain -----------------------------------------------------------------------------------
@@ -233,6 +271,56 @@ def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sy
     sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
     with pytest.raises(LinkError, match="has a source link already"):
         sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_what_settles_an_invoice_follows_when_its_line_after_the_cut_over_gets_or_loses_its_link(
+    engine: Engine, attached: bool
+) -> None:
+    sync, factory = LedgerSync(Settings(effective_from=date(2026, 2, 1))), sessionmaker(engine)
+    if attached:
+        sync.attach(factory)
+    with factory() as session:
+        invoice = vendor_invoice(session, 100, invoice_date=date(2026, 1, 10), payment_reference="K1")
+        payment = vendor_payment(session, payment_reference="K1")
+        entry(session, "2400", 100, ("vendor_payment", payment.id))
+        made = post_sourceless(session, "2400", -100)
+        session.commit()
+        sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
+        assert [row.status for row in session.scalars(select(SupplierLedger))] == ["paid", "paid"]
+        assert sync.verify(session, "acme").account("2400").causes == ()
+        sync.unlink(session, "acme", line_id(made), **WHO)
+        assert session.scalars(select(SupplierLedger)).all() == []
+        assert sync.verify(session, "acme").clean
+
+
+TAKES_PAYMENTS = ControlAccount(accounts=("2400",), ledger="supplier", sources={"vendor_payment": "vendor_payment"})
+
+
+def test_a_link_is_of_a_source_type_that_the_lines_own_account_takes(engine: Engine) -> None:
+    by_ehf = ControlAccount(accounts=("2410",), ledger="supplier", sources={"ehf_invoice": "vendor_invoice"})
+    accounts = (ControlAccount(accounts=("2400",), ledger="supplier"), by_ehf)
+    sync = LedgerSync(Settings(control_accounts=accounts))
+    with Session(engine) as session:
+        invoice = vendor_invoice(session, 100)
+        made = post_sourceless(session, "2410", -100)
+        assert (
+            sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO).source_type == "ehf_invoice"
+        )
+        assert sync.verify(session, "acme").account("2410").difference == 0
+
+
+def test_what_an_account_does_not_take_is_neither_linked_nor_proposed(engine: Engine) -> None:
+    sync = LedgerSync(Settings(control_accounts=(TAKES_PAYMENTS,)))
+    with Session(engine) as session:
+        invoice = vendor_invoice(session, 100, invoice_number="8907")
+        made = post_sourceless(session, "2400", -100, "Invoice 8907")
+        with pytest.raises(
+            LinkError, match=r"is on 2400, which takes no vendor_invoice\. Name one of vendor_payment, or"
+        ):
+            sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
+        found = sync.match(session, "acme")
+        assert (found.proposals, found.unmatched) == ((), 1)
 
 
 # -- the review file -----------------------------------------------------------------------------------

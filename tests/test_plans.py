@@ -150,8 +150,13 @@ def links_a_line(session: Session, sync: LedgerSync) -> None:
     session.get_one(JournalEntry, 79).lines[0].link = SourceLink(source_type="customer_invoice", source_id=80)
 
 
+def deletes_an_invoice(session: Session, sync: LedgerSync) -> None:
+    session.delete(books.customer_invoice(session, tenant=TENANT, party="5"))
+
+
 @pytest.mark.parametrize(
-    "action", [posts_an_invoice, posts_a_payment, edits_an_invoice, reverses_an_entry, links_a_line]
+    "action",
+    [posts_an_invoice, posts_a_payment, edits_an_invoice, reverses_an_entry, links_a_line, deletes_an_invoice],
 )
 def test_a_live_posting_reads_no_large_table_in_full(
     large_books: Engine, sync: LedgerSync, action: Callable[[Session, LedgerSync], None]

@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync, Settings
 from ledger_sync.findings import WORDS, Finding
 from ledger_sync.kid import with_mod10
-from ledger_sync.models import JournalLine, SourceLink, SupplierLedger, SyncRun
+from ledger_sync.models import JournalLine, SourceLink, SupplierLedger, SyncRun, Tombstone
 from ledger_sync.proof import EXPLAINED, FAULTS, MEANINGS, Proof
 from ledger_sync.settings import ControlAccount
 from tests.books import DAY, customer_invoice, customer_payment, entry, vendor, vendor_invoice, vendor_payment
@@ -344,6 +344,26 @@ def test_a_draft_of_an_invoice_waits(session: Session, sync: LedgerSync) -> None
     assert [subject.text for subject in found.examples] == ["voucher 17/2026"]
 
 
+def test_a_draft_of_several_control_lines_waits_once(session: Session, sync: LedgerSync) -> None:
+    invoice = vendor_invoice(session)
+    draft = entry(session, signed=-60, source=("vendor_invoice", invoice.id), contra="2400", post=False)
+    session.commit()
+    found = named(sync.verify(session, "acme"), "draft_waits")
+    assert (found.count, [example.text for example in found.examples]) == (1, [f"voucher {draft.voucher}"])
+
+
+def test_a_draft_that_will_have_no_open_item_does_not_wait(engine: Engine) -> None:
+    sync = LedgerSync(Settings(effective_from=DAY))
+    with Session(engine) as session:
+        old = vendor_invoice(session, invoice_date=EARLIER)
+        entry(session, source=("vendor_invoice", old.id), on=EARLIER, post=False)
+        entry(session, source=("vendor_invoice", old.id), signed=100, post=False)
+        entry(session, source=("vendor_invoice", old.id + 900), post=False)
+        entry(session, source=("vendor_invoice", vendor_invoice(session).id), signed=0, post=False)
+        session.flush()
+        assert finding(sync.verify(session, "acme"), "draft_waits") is None
+
+
 def test_a_draft_without_a_source_does_not_wait(session: Session, sync: LedgerSync) -> None:
     entry(session, post=False)
     session.commit()
@@ -629,6 +649,22 @@ def test_a_line_is_in_the_ledger_of_its_own_account(session: Session, sync: Ledg
     assert isinstance(made.lines[0], JournalLine)
     found = {a.account_number: a.gl_balance for a in sync.verify(session, "acme").accounts}
     assert found == {"1500": 0, "2400": Decimal("100.00"), "2910": 0}
+
+
+def test_a_row_that_goes_since_its_line_reverses_a_mended_one_has_a_tombstone_too(engine: Engine) -> None:
+    sync, factory = LedgerSync(Settings(batch_lines_max=1)), sessionmaker(engine)
+    sync.attach(factory)
+    with factory() as session:
+        made = posted(session)
+        session.add(made.reverse(DAY))
+        session.commit()
+        lines = set(session.scalars(select(SupplierLedger.general_ledger_line_id)))
+        session.commit()
+        behind_the_hook(session, "UPDATE general_ledger SET source_type = NULL, source_id = NULL")
+    assert sync.repair(factory, tenant_id="acme").clean
+    with factory() as session:
+        assert session.scalars(select(SupplierLedger)).all() == []
+        assert set(session.scalars(select(Tombstone.general_ledger_line_id))) == lines
 
 
 def test_a_repair_once_it_died_can_be_followed_by_another(

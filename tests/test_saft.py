@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger_sync import LedgerSync, Settings
 from ledger_sync.contrib.saft import SaftProgress, SaftReport, import_saft
 from ledger_sync.contrib.saft.read import SaftFile
+from ledger_sync.contrib.saft.vouchers import Chart
 from ledger_sync.errors import ImportRefusedError
 from ledger_sync.models import (
     Base,
@@ -660,6 +661,17 @@ class TestDocuments:
         text = saft(ACCOUNTS, PARTIES, [SALE]).replace('encoding="UTF-8"', f'encoding="{declared}"')
         report = read(text.encode(encoding))
         assert (report.company_name, report.entries) == ("Sjø & Land AS", 1)
+
+    def test_the_work_of_a_voucher_grows_with_its_lines_not_with_the_square(
+        self, read: Callable[..., SaftReport], books: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        code = Chart.code
+        monkeypatch.setattr(Chart, "code", lambda chart, number: asked.append(number) or code(chart, number))
+        collected = [line("1500", -1, customer="C1", number=f"F{number}") for number in range(100)]
+        read(saft(ACCOUNTS, PARTIES, [transaction(1, "2024-03-01", *collected, line("1920", 100))]))
+        assert rows(books, func.count(CustomerPayment.id)) == [(100,)]
+        assert len(asked) <= 4 * 101
 
 
 # --- openings ----------------------------------------------------------------------------------------------

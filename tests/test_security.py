@@ -27,6 +27,7 @@ from blinker import Signal
 from pydantic import BaseModel
 from socketio.exceptions import ConnectionRefusedError as RefusedError
 from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 import ledger_sync
@@ -54,6 +55,7 @@ from ledger_sync.runs import said_if_possible
 from tests.books import DAY, entry, vendor, vendor_invoice, vendor_payment
 from tests.budget import pairs
 from tests.conftest import make_sqlite
+from tests.faults import DriverError
 from tests.fuzz.saft import VALID
 from tests.queues.inbox import Inbox
 from tests.watching import listening
@@ -677,9 +679,12 @@ async def log_everything_of_the_web(sync: LedgerSync, factory: sessionmaker[Sess
     assert "problem" in await web.live._join("nobody")
     await asyncio.sleep(0.1)
     await web.live._guard("nobody", "x", Principal("x", expires_at=SINCE))
+    web.authenticate = lambda token: Principal(FORGED, (FORGED,))
+    web.live.books.factory = failing
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://here") as client:
-        answer = await client.get("/api/ledger/session", headers={"Authorization": "Bearer x"})
+        answer = await client.get("/api/ledger/proof", headers={"Authorization": "Bearer x"})
     assert answer.status_code == 500
+    assert problem_of(OperationalError("", {}, DriverError(2013, f"08{FORGED}")))
     following.cancel()
     await web.aclose()
 

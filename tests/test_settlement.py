@@ -343,6 +343,41 @@ def test_a_key_is_a_tenants_whatever_the_ledger(session: Session, sync: LedgerSy
         sync.settle(session, owed[0], owed[1], 50, LATER, **WHO, idempotency_key="k1")
 
 
+def test_what_a_person_settles_and_takes_apart_is_told_by_what_is_left(session: Session, sync: LedgerSync) -> None:
+    invoice_posted(session, 60, payment_reference="18")
+    invoice_posted(session)
+    payment_posted(session, 100, "18")
+    old, other, payment = items(session)
+    heard: list[tuple[str, int, Decimal, Decimal]] = []
+
+    def hear(name: str) -> Any:
+        return lambda sender, item: heard.append(
+            (name, item["general_ledger_line_id"], item["settled_amount"], item["remaining_amount"])
+        )
+
+    ends = {"settled": hear("settled"), "reopened": hear("reopened")}
+    with (
+        signals.item_settled.connected_to(ends["settled"], sender=sync),
+        signals.item_reopened.connected_to(ends["reopened"], sender=sync),
+    ):
+        sync.settle(session, payment, other, 100, LATER, **WHO)
+        session.commit()
+        lines = {item: item.general_ledger_line_id for item in (old, other, payment)}
+        assert sorted(heard) == [
+            ("reopened", lines[old], -60, 60),
+            ("settled", lines[other], 100, 0),
+            ("settled", lines[payment], 40, 0),
+        ]
+        heard.clear()
+        sync.unsettle(session, payment, other, LATER, **WHO)
+        session.commit()
+        assert sorted(heard) == [
+            ("reopened", lines[other], -100, 100),
+            ("reopened", lines[payment], -40, -40),
+            ("settled", lines[old], 60, 0),
+        ]
+
+
 @pytest.mark.parametrize(
     ("amount", "said"),
     [(0, "Give a positive amount"), (-5, "Give a positive amount"), (61, "leave 60.00"), (Decimal("60.01"), "at most")],

@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import LedgerSync
+from ledger_sync import ControlAccount, LedgerSync, Settings
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.models import CustomerLedger, SupplierLedger
-from ledger_sync.testing import assert_in_sync
+from ledger_sync.testing import Books, assert_in_sync
 from tests import books
 
 Factory = sessionmaker[Session]
@@ -46,6 +47,14 @@ def test_each_fault_is_named_with_its_tenant_account_and_voucher(sync: LedgerSyn
         assert "Tenant beta, customer ledger: remaining_differs (1):" in said
         assert "Run a repair" in said
         assert_in_sync(session, sync, "nobody")
+
+
+def test_a_document_that_no_source_type_means_is_refused(factory: Factory) -> None:
+    takes = ControlAccount(accounts=("2400",), ledger="supplier", sources={"vendor_payment": "vendor_payment"})
+    with factory() as session:
+        made = Books(LedgerSync(Settings(control_accounts=(takes,))), session, "acme")
+        with pytest.raises(ConfigurationError, match=r"^No source type means vendor_invoice\."):
+            made.invoice("supplier", 100)
 
 
 def test_one_tenants_faults_are_no_other_tenants(sync: LedgerSync, factory: Factory) -> None:

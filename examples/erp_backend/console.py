@@ -5,11 +5,9 @@ A real backend asks its own users' sessions here, and gives each the companies t
 
 from __future__ import annotations
 
-import hmac
-
 from sqlalchemy import select
 
-from ledger_sync.contrib.web import Principal, WebApp, create_app
+from ledger_sync.contrib.web import Principal, WebApp, create_app, with_token
 
 from .backend import Backend
 from .posting import Company
@@ -18,11 +16,9 @@ from .posting import Company
 def console_of(backend: Backend, token: str) -> WebApp:
     """The console over a backend's books."""
 
-    async def authenticate(given: str) -> Principal | None:
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            return None
+    async def bookkeeper() -> Principal:
         async with backend.sessions() as session:
             companies = await session.scalars(select(Company.id).order_by(Company.id))
             return Principal("bookkeeper", tuple(companies), frozenset({"read", "sync"}))
 
-    return create_app(backend.sync, backend.sessions, authenticate, health=backend.health)
+    return create_app(backend.sync, backend.sessions, with_token(token, bookkeeper), health=backend.health)

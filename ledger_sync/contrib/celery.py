@@ -1,7 +1,7 @@
 """Backfills on Celery: tasks that start, advance, watch and prove, on a broker that the host has.
 
-Acks are late, so a worker that is killed leaves its message to be delivered again; no result, chord or lock is relied
-on. A worker for these tasks takes one message at a time:
+Acks are late, and a message whose worker is lost goes back, so that it is delivered again when a worker or a process of
+its pool is killed; no result, chord or lock is relied on. A worker for these tasks takes one message at a time:
 ``celery -A erp worker -Q ledger_sync --prefetch-multiplier 1``, and one ``celery beat`` sends the periodic ones.
 """
 
@@ -87,24 +87,14 @@ def register(
         health=health,
         tenants=tenants,
     )
-    works: dict[str, Callable[..., None]] = {
-        "start": queue.started,
-        "advance": queue.advance,
-        "watch": queue.watch,
-        "sync_all": queue.sync_all,
-        "verify_all": queue.verify_all,
-        "verify": queue.verify,
-    }
-    tasks = {name: _task(app, name, work) for name, work in works.items()}
+    tasks = {name: _task(app, name, work) for name, work in queue.tasks().items()}
     routes = app.conf.task_routes or ()
     others = routes if isinstance(routes, list | tuple) else (routes,)
     app.conf.task_routes = (*others, {"ledger_sync.*": {"queue": schedule.queue}})
     periodic: dict[str, tuple[Any, float | None]] = {
         "watch": (float(schedule.watch_seconds), float(schedule.watch_seconds)),
     }
-    for name, cron in (("sync_all", schedule.sync_cron), ("verify_all", schedule.verify_cron)):
-        if cron is not None:
-            periodic[name] = (crontab.from_string(cron), None)
+    periodic |= {name: (crontab.from_string(cron), None) for name, cron in schedule.crontabs().items()}
     app.conf.beat_schedule = {
         **(app.conf.beat_schedule or {}),
         **{
@@ -126,7 +116,9 @@ def _task(app: Celery, name: str, work: Callable[..., None]) -> Any:
 
     task.__name__ = task.__qualname__ = name
     task.__doc__ = work.__doc__
-    return app.task(task, name=f"ledger_sync.{name}", shared=False, acks_late=True, ignore_result=True)
+    return app.task(
+        task, name=f"ledger_sync.{name}", shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True
+    )
 
 
 def _unreachable(app: Celery, error: Exception) -> QueueUnreachableError:

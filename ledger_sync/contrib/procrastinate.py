@@ -113,22 +113,14 @@ def register(
         tenants=tenants,
     )
 
-    def task(name: str, work: Callable[..., None]) -> Task[..., None, ...]:
-        return app.task(name=f"ledger_sync.{name}", queue=schedule.queue)(work)
-
-    tasks = {
-        "start": task("start", queue.started),
-        "advance": task("advance", queue.advance),
-        "verify": task("verify", queue.verify),
+    works = queue.tasks()
+    tasks: dict[str, Task[..., None, ...]] = {
+        name: app.task(name=f"ledger_sync.{name}", queue=schedule.queue)(works[name])
+        for name in ("start", "advance", "verify")
     }
     queue.task_start = tasks["start"]
-    for name, work, cron in (
-        ("watch", queue.watch, f"* * * * * */{schedule.watch_seconds}"),
-        ("sync_all", queue.sync_all, schedule.sync_cron),
-        ("verify_all", queue.verify_all, schedule.verify_cron),
-    ):
-        if cron is not None:
-            app.periodic(cron=cron)(_periodic(app, name, work, schedule))
+    for name, cron in {"watch": f"* * * * * */{schedule.watch_seconds}", **schedule.crontabs()}.items():
+        app.periodic(cron=cron)(_periodic(app, name, works[name], schedule))
     return queue
 
 

@@ -25,6 +25,7 @@ from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import AllTenants
 from ledger_sync.runs import SessionFactory, imported
+from ledger_sync.scope import first_entry_date
 from ledger_sync.workbench import Health, Poster
 
 BUSY_SECONDS: Final = 2.0
@@ -80,6 +81,11 @@ class Schedule:
         ):
             if not right:
                 raise ConfigurationError(f"Schedule({name}={getattr(self, name)!r}) makes no sense. {remedy}")
+
+    def crontabs(self) -> dict[str, str]:
+        """When the tasks of whole days and hours come round, by their names; the watch goes by seconds."""
+        times = {"sync_all": self.sync_cron, "verify_all": self.verify_cron}
+        return {name: cron for name, cron in times.items() if cron is not None}
 
 
 class Send(Protocol):
@@ -222,6 +228,17 @@ class RunQueue:
 
     # -- what the tasks do -----------------------------------------------------------------------------
 
+    def tasks(self) -> dict[str, Callable[..., None]]:
+        """The tasks that a queue must know, by name, to be called with a message's arguments."""
+        return {
+            "start": self.started,
+            "advance": self.advance,
+            "watch": self.watch,
+            "sync_all": self.sync_all,
+            "verify_all": self.verify_all,
+            "verify": self.verify,
+        }
+
     def started(self, *, tenant: str | None = None, everybody: bool = False, **arguments: Any) -> None:
         """Task ``start``: as ``start``, with plain arguments, dates as ISO texts. One that is at work already is left.
 
@@ -282,9 +299,8 @@ class RunQueue:
         for tenant_id in self._everybody():
             arguments: dict[str, Any] = {"tenant": None if tenant_id is None else str(tenant_id), "actor": "periodic"}
             if self.schedule.sync_days is not None:
-                days = [utc_now().date() - timedelta(days=self.schedule.sync_days)]
-                cut_over = self.sync.settings.cut_over(tenant_id)
-                arguments["since"] = max([*days, *([] if cut_over is None else [cut_over])]).isoformat()
+                since = utc_now().date() - timedelta(days=self.schedule.sync_days)
+                arguments["since"] = max(first_entry_date(self.sync.settings, tenant_id) or since, since).isoformat()
             self._send("start", arguments, key=f"ledger_sync start {tenant_id}")
 
     def verify_all(self) -> None:

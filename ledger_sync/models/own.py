@@ -273,8 +273,8 @@ class TombstoneMixin(ExactValues):
 class SyncErrorMixin(ExactValues):
     """A failure to write the subledger, kept until a backfill has mended it.
 
-    The hook records the entry; a backfill the entry and the line, or the document (``source_type``, ``source_id``)
-    that could not be posted, with its ``run_id``.
+    The hook records the entry, or the document (``source_type``, ``source_id``) that was edited; a backfill the entry
+    and the line, or the document that could not be posted, with its ``run_id``.
     """
 
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)

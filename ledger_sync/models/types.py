@@ -62,6 +62,9 @@ def _unit(decimals: int) -> Decimal:
     return Decimal((0, (1,), -decimals))
 
 
+ZERO: Final = Decimal("0.00")
+
+
 class Money(TypeDecorator[Decimal]):
     """Exact decimals: NUMERIC where the database has it, scaled 64-bit integers on SQLite.
 

@@ -394,7 +394,12 @@ class Books:
         if isinstance(source, tuple):
             return source[0], source[1]
         ledger, bound = self.bound(source)
-        return source_types(self.sync.settings, ledger, bound)[0], source.id
+        types = source_types(self.sync.settings, ledger, bound)
+        if not types:
+            raise ConfigurationError(
+                f"No source type means {bound.name}. Name one in the sources of a control account in the settings."
+            )
+        return types[0], source.id
 
     def play(self, history: History, *, commit: bool = False) -> dict[str, Any]:
         """Let a history happen; the documents and entries that it leaves, by name.

@@ -461,5 +461,6 @@ def test_what_was_posted_lately_is_told(desk: Desk) -> None:
     found = desk.sync.recent(desk.session, desk.tenant(), datetime(2020, 1, 1, tzinfo=UTC))
     assert [(line.amount, line.outcome) for line in found] == ([(100, "written")] if told else [])
     assert all(line.posted_at.tzinfo is not None for line in found)
+    assert all(line.written_at is None or line.written_at.tzinfo is not None for line in found)
     later = max((line.posted_at for line in found), default=datetime(2026, 1, 1, tzinfo=UTC)) + timedelta(seconds=1)
     assert desk.sync.recent(desk.session, desk.tenant(), later) == ()

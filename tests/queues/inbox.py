@@ -63,14 +63,7 @@ class Inbox:
     def work(self, queue: RunQueue) -> Message:
         """Do the first task."""
         message = self.messages.pop(0)
-        {
-            "start": queue.started,
-            "advance": queue.advance,
-            "watch": queue.watch,
-            "sync_all": queue.sync_all,
-            "verify_all": queue.verify_all,
-            "verify": queue.verify,
-        }[message.task](**message.arguments)
+        queue.tasks()[message.task](**message.arguments)
         return message
 
     def work_all(self, queue: RunQueue, limit: int = 5_000) -> list[Message]:

@@ -7,12 +7,10 @@ check must be quick).
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,12 @@ from sqlalchemy.orm import sessionmaker
 from ledger_sync import LedgerSync, RunReport
 from ledger_sync.contrib import celery as on_celery
 from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
-from tests.budget import at_length
 from tests.conftest import embedded_server, schema_of_its_own
-from tests.outcomes import counts, fill, wiped, written
+from tests.outcomes import by_one_process, counts, fill, written
 from tests.queues.nursery import environment, shift
-from tests.queues.places import SMALL, Site, lines_of, until
+from tests.queues.places import SMALL, Site, until
 from tests.test_backfill import Factory
 
-KILLS = int(os.environ.get("LEDGER_SYNC_TEST_KILLS", at_length(25, 25, 2)))
 TASKS = ("start", "advance", "watch", "sync_all", "verify_all", "verify")
 
 
@@ -66,6 +62,7 @@ def test_the_tasks_are_in_the_application_with_late_acks_and_no_results(app: Cel
     on_celery.register(app, LedgerSync(), lambda: None, schedule=Schedule(queue="books"))  # type: ignore[arg-type,return-value]
     tasks = {name: app.tasks[f"ledger_sync.{name}"] for name in TASKS}
     assert {(task.acks_late, task.ignore_result) for task in tasks.values()} == {(True, True)}
+    assert all(task.reject_on_worker_lost for task in tasks.values())  # or a pool's child takes its message along
     queues = {app.amqp.router.route({}, task.name)["queue"].name for task in tasks.values()}
     assert queues == {"books"}
     assert app.amqp.router.route({}, "host.task")["queue"].name == "celery"
@@ -97,8 +94,7 @@ def report_of(sync: LedgerSync, factory: Factory, run_id: int) -> RunReport:
 
 def test_a_worker_in_memory_does_what_one_process_does(app: Celery, bare: Factory) -> None:
     sync = LedgerSync(SMALL)
-    expected = counts(sync.backfill(bare, tenant_id="acme")), written(bare)
-    wiped(bare)
+    expected = by_one_process(sync, bare)
     schedule = Schedule(queue="celery", slice_seconds=0.001, workers=2)
     queue = on_celery.register(app, sync, bare, schedule=schedule)
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
@@ -187,29 +183,8 @@ def site(postgresql_url: str, redis_url: str, tmp_path: Path) -> Iterator[Site]:
 
 
 def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(site: Site, tmp_path: Path) -> None:
-    expected = site.expected()
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
-    chance = random.Random(seed)
-    working = site.working
-    working.start("beat", tmp_path / "beat")
-    workers = [working.start("celery") for _ in range(2)]
-    run_id = site.queue.start(tenant_id="acme")
-    assert site.outcome(run_id) == expected
-    in_the_middle = kills = 0
-    while kills < KILLS:
-        wiped(site.factory)
-        run_id = site.queue.start(tenant_id="acme")
-        site.begun(run_id)
-        while kills < KILLS and (present := site.report(run_id)).state == "running":
-            time.sleep(chance.uniform(0, 0.2))
-            in_the_middle += 0 < present.processed < lines_of(expected)
-            working.kill(workers.pop(0))
-            workers.append(working.start("celery"))
-            kills += 1
-            time.sleep(chance.uniform(0.2, 1.0))
-        assert site.outcome(run_id) == expected
-    assert in_the_middle, "no kill met a run at work"
+    site.working.start("beat", tmp_path / "beat")
+    site.killed_at_random("celery")
 
 
 def test_a_redis_that_is_killed_in_mid_run_is_outlived(postgresql_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import LedgerSync, Progress
 from tests.conftest import make_sqlite
-from tests.outcomes import counts, fill, wiped, written
+from tests.outcomes import by_one_process, counts, fill, written
 from tests.queues.places import SMALL, lines_of
 
 FACTORY = "tests.importable:factory"
@@ -41,8 +41,7 @@ def test_a_process_pool_and_a_dask_cluster_complete_the_same_run(
     engine = make_sqlite(tmp_path / "books.db")
     factory, sync = sessionmaker(engine), LedgerSync(SMALL)
     fill(factory, "acme", 150)
-    expected = counts(sync.backfill(factory, tenant_id="acme")), written(factory)
-    wiped(factory)
+    expected = by_one_process(sync, factory)
 
     def half_way(progress: Progress) -> None:
         if progress.processed > 10:

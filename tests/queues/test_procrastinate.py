@@ -6,10 +6,8 @@ check must be quick).
 
 from __future__ import annotations
 
-import random
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -27,10 +25,9 @@ from ledger_sync.contrib.queues import QueueUnreachableError, Schedule
 from ledger_sync.dialects import open_engine
 from ledger_sync.models import Base
 from tests.conftest import embedded_server, schema_of_its_own
-from tests.outcomes import counts, fill, wiped, written
+from tests.outcomes import by_one_process, counts, fill, written
 from tests.queues.nursery import environment, shift
-from tests.queues.places import SMALL, Site, lines_of
-from tests.queues.test_celery import KILLS
+from tests.queues.places import SMALL, Site
 from tests.test_backfill import Factory
 
 
@@ -84,8 +81,7 @@ def bare(request: pytest.FixtureRequest) -> Factory:
 
 def test_a_worker_in_memory_does_what_one_process_does(bare: Factory) -> None:
     sync = LedgerSync(SMALL)
-    expected = counts(sync.backfill(bare, tenant_id="acme")), written(bare)
-    wiped(bare)
+    expected = by_one_process(sync, bare)
     app = procrastinate.App(connector=InMemoryConnector())
     # one chain: in memory a message that is to come later does not end a worker that may end when there is none
     queue = on_procrastinate.register(app, sync, bare, schedule=Schedule(slice_seconds=0.001, workers=1))
@@ -163,27 +159,8 @@ def test_workers_killed_at_random_moments_finish_by_themselves_and_exactly(
 ) -> None:
     sync = LedgerSync(SMALL)
     queue = on_procrastinate.register(app, sync, factory)
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
-    chance = random.Random(seed)
     with shift(environment(engine, tmp_path, lease=0.5, slice=0.05)) as working:
-        site = Site(factory, sync, queue, working)
-        expected = site.expected()
-        workers = [working.start("procrastinate") for _ in range(2)]
-        in_the_middle = kills = 0
-        while kills < KILLS:
-            wiped(factory)
-            run_id = queue.start(tenant_id="acme")
-            site.begun(run_id)
-            while kills < KILLS and (present := site.report(run_id)).state == "running":
-                time.sleep(chance.uniform(0, 0.2))
-                in_the_middle += 0 < present.processed < lines_of(expected)
-                working.kill(workers.pop(0))
-                workers.append(working.start("procrastinate"))
-                kills += 1
-                time.sleep(chance.uniform(0.2, 1.0))
-            assert site.outcome(run_id) == expected
-        assert in_the_middle, "no kill met a run at work"
+        Site(factory, sync, queue, working).killed_at_random("procrastinate")
 
 
 def test_a_postgresql_that_is_stopped_at_once_in_mid_run_is_outlived(tmp_path: Path) -> None:

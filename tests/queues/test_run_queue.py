@@ -22,11 +22,11 @@ from ledger_sync.models import SupplierLedger, SyncRun, SyncSegment
 from ledger_sync.models.types import utc_now
 from ledger_sync.runs import run_table
 from tests.hosts import signed
-from tests.outcomes import counts, fill, wiped, written
+from tests.outcomes import by_one_process, counts, fill, wiped, written
 from tests.queues.inbox import Inbox
+from tests.queues.places import SMALL
 from tests.test_backfill import Factory
 
-SMALL = Settings(batch_lines_max=5, segment_lines_max=20, writers_seconds_max=0)
 TENANTS = ("acme", "beta")
 
 
@@ -49,13 +49,6 @@ def report_of(sync: LedgerSync, factory: Factory, run_id: int) -> Any:
         return sync.report(session, run_id)
 
 
-def alone(sync: LedgerSync, factory: Factory, tenant: str = "acme") -> tuple[Any, Any]:
-    """What one process makes of a tenant's history; it is taken away again."""
-    expected = counts(sync.backfill(factory, tenant_id=tenant)), written(factory, *TENANTS)
-    wiped(factory, *TENANTS)
-    return expected
-
-
 def lapsed(factory: Factory) -> None:
     """Let the leases of all runs and segments pass."""
     with factory() as session:
@@ -68,7 +61,7 @@ def lapsed(factory: Factory) -> None:
 def test_a_run_is_worked_on_in_slices_and_comes_to_what_one_process_makes_of_it(
     bare: Factory, small: LedgerSync
 ) -> None:
-    expected = alone(small, bare)
+    expected = by_one_process(small, bare, *TENANTS)
     inbox = Inbox()
     queue = inbox.queue(bare, small)
     run_id = queue.start(tenant_id="acme", actor="kari")
@@ -90,7 +83,7 @@ def test_runs_of_several_tenants_go_on_by_turns(bare: Factory, small: LedgerSync
 
 
 def test_messages_that_are_lost_delivered_twice_or_out_of_order_do_no_harm(bare: Factory, small: LedgerSync) -> None:
-    expected = alone(small, bare)
+    expected = by_one_process(small, bare, *TENANTS)
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
@@ -201,7 +194,7 @@ def test_a_queue_that_is_down_at_the_start_is_an_error_and_leaves_no_run(bare: F
 
 
 def test_a_queue_that_goes_down_in_mid_run_loses_nothing(bare: Factory, small: LedgerSync, caplog: Any) -> None:
-    expected = alone(small, bare)
+    expected = by_one_process(small, bare, *TENANTS)
     inbox = Inbox()
     queue = inbox.queue(bare, small)
     run_id = queue.start(tenant_id="acme")
@@ -255,7 +248,7 @@ def test_so_it_is_in_the_books_of_a_host_without_tenants(tmp_path: Path) -> None
 
 
 def test_a_run_is_paused_and_resumed(bare: Factory, small: LedgerSync) -> None:
-    expected = alone(small, bare)
+    expected = by_one_process(small, bare, *TENANTS)
     inbox = Inbox()
     queue = inbox.queue(bare, small)
     run_id = queue.start(tenant_id="acme")
@@ -296,7 +289,7 @@ def test_a_run_that_is_resumed_displaces_none_that_waits_for_its_turn(bare: Fact
 
 
 def test_a_run_that_no_queue_began_is_watched_when_the_queue_goes_on_with_it(bare: Factory, small: LedgerSync) -> None:
-    expected = alone(small, bare)
+    expected = by_one_process(small, bare, *TENANTS)
     inbox = Inbox()
     queue = inbox.queue(bare, small)
     run_id = paused_in(bare, small, "acme")
@@ -373,6 +366,14 @@ def test_every_tenants_late_history_is_synced_by_a_run_of_its_own(bare: Factory,
     assert written_from == {"acme": date(2026, 1, 10), "beta": date(2026, 1, 12)}
     inbox.queue(bare, sync, Schedule(sync_days=None)).sync_all()
     assert [message.arguments.get("since") for message in inbox.messages] == [None, None]
+
+
+def test_a_cut_over_by_posting_says_nothing_of_entry_dates(bare: Factory, monkeypatch: Any) -> None:
+    monkeypatch.setattr(queues, "utc_now", lambda: datetime(2026, 1, 20, tzinfo=UTC))
+    by_posting = Settings(effective_from=date(2026, 1, 12), effective_by="posted_at")
+    inbox = Inbox()
+    inbox.queue(bare, LedgerSync(by_posting), Schedule(sync_days=10)).sync_all()
+    assert {message.arguments["since"] for message in inbox.messages} == {"2026-01-10"}
 
 
 def test_every_tenants_books_are_proved_and_what_is_found_is_told_and_logged(

@@ -81,6 +81,15 @@ def fill(place: Place, tenant: str, count: int = 6) -> None:
         place.ids[tenant] = ids
 
 
+def with_tls(app: Any) -> Any:
+    """The application as a server that speaks TLS itself calls it."""
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "scheme": f"{scope['scheme']}s"} if "scheme" in scope else scope, receive, send)
+
+    return served
+
+
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """The application on a free port of loopback; its address."""

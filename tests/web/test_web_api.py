@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync
@@ -23,9 +26,11 @@ from ledger_sync.contrib.web import app as web_app
 from ledger_sync.contrib.web.auth import RIGHTS
 from ledger_sync.contrib.web.operations import BODY_MAX
 from ledger_sync.models import SupplierApplication, SyncRun
+from tests import books
+from tests.faults import STATES, DriverError
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
-from tests.web.places import Place, authenticate, listening
+from tests.web.places import Place, authenticate, listening, with_tls
 
 API = "/api/ledger"
 
@@ -180,14 +185,31 @@ def test_a_tenant_that_names_nobody_or_everybody_opens_nothing(place: Place, ten
         for operation in app.operations:
             path = f"{API}{operation.path}".replace("{syncId}", str(run_id))
             query = {"explain": {"q": "BETA-1"}, "statement": {"ledger": "supplier", "party": "1"}}
-            answer = client.request(operation.method, path, headers=ACME, params=query.get(operation.name))
-            assert answer.status_code == (200 if operation.name == "session" else 422)
+            body = BY_HAND if operation.right == "settle" else None
+            answer = client.request(operation.method, path, headers=ACME, params=query.get(operation.name), json=body)
+            assert answer.status_code == (200 if operation.name == "session" else 403)
             assert "beta" not in answer.text.lower()
 
 
 def test_tenants_are_given_as_a_tuple() -> None:
     with pytest.raises(ConfigurationError, match="tuple of tenants"):
         Principal("kari", "acme")  # type: ignore[arg-type]
+
+
+def test_a_token_ends_at_an_aware_moment(place: Place) -> None:
+    with pytest.raises(ConfigurationError, match=r"2030.*aware"):
+        Principal("kari", ("acme",), expires_at=datetime(2030, 1, 1))  # noqa: DTZ001 - which is what is refused
+    aware = Principal("kari", ("acme",), expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    app = create_app(place.sync, place.factory, lambda token: aware, runs_at_once=0)
+    with served(app) as client:
+        assert client.get(f"{API}/session", headers=ACME).json()["expiresAt"] == "2030-01-01T00:00:00Z"
+    told = app.openapi["components"]["schemas"]["SignedIn"]["properties"]["expiresAt"]
+    assert {"type": "string", "format": "date-time"} in told["anyOf"]
+
+
+def test_origins_are_given_as_several(place: Place) -> None:
+    with pytest.raises(ConfigurationError, match="give a tuple of origins"):
+        place.app(origins="https://erp.example.com")
 
 
 def test_the_proof_and_the_lines_behind_it(place: Place, client: httpx.Client) -> None:
@@ -214,6 +236,23 @@ def test_explained_by_voucher_by_kind_and_by_number_alone(place: Place, client: 
     missing = client.get(f"{API}/explain?q=nobody", headers=ACME)
     assert (missing.status_code, missing.json()["title"]) == (404, "Not in the books")
     assert missing.json()["remedy"]
+
+
+def test_what_else_bears_a_number_is_told_beside_the_first(place: Place, client: httpx.Client) -> None:
+    with place.factory() as session:
+        books.customer_invoice(session, invoice_number="ACME-5")
+        session.commit()
+    found = client.get(f"{API}/explain?q=ACME-5", headers=ACME).json()
+    bears = {found["subject"].replace(" ", ":"), *found["others"]}
+    assert bears == {"vendor_invoice:ACME-5", "customer_invoice:ACME-5"}
+    with place.factory() as session:
+        for series in ("A", "B"):
+            books.entry(session, voucher_series=series, voucher_number="ACME-5")
+        session.commit()
+    found = client.get(f"{API}/explain?q=ACME-5", headers=ACME).json()
+    assert {found["subject"].replace(" ", ":"), *found["others"]} == bears | {"A-ACME-5/2026", "B-ACME-5/2026"}
+    for other in found["others"]:
+        assert client.get(f"{API}/explain", params={"q": other}, headers=ACME).status_code == 200
 
 
 def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> None:
@@ -270,6 +309,25 @@ def test_two_items_are_settled_by_hand_and_taken_apart_in_the_principals_name(pl
         assert_settled(connection)
 
 
+def test_a_pin_is_set_and_taken_back_and_the_payment_settles_by_itself_again(place: Place, idle: httpx.Client) -> None:
+    place.sync.backfill(place.factory, tenant_id="acme")
+    body = pair_of(place, "acme")
+    with place.factory() as session:
+        items = place.sync.open_items(session, "acme", ledgers=["supplier"], include_settled=True)
+    paid = next(item for item in items if item.amount > 0 and item.remaining_amount == 0)
+    body["toLine"] = str(paid.general_ledger_line_id)
+    refused = idle.post(f"{API}/release", headers=SETTLER, json=body)
+    assert (refused.status_code, "are not pinned apart" in refused.json()["detail"]) == (422, True)
+    assert idle.post(f"{API}/unsettle", headers=SETTLER, json=body).json()["method"] == "pin"
+    assert left_of(place, body["toLine"]) == "7000.00"
+    released = idle.post(f"{API}/release", headers=SETTLER, json={**body, "idempotencyKey": "k2"})
+    told = released.json()
+    assert (released.status_code, told["method"], told["amount"], told["actor"]) == (200, "release", "0.00", "siv")
+    assert left_of(place, body["toLine"]) == "0.00"
+    with place.engine.connect() as connection:
+        assert_settled(connection)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -311,7 +369,7 @@ def test_what_is_not_settled_is_not_taken_apart_and_a_key_serves_one_call(place:
     assert (again.status_code, "idempotency key 'k1'" in again.json()["detail"]) == (422, True)
 
 
-@pytest.mark.parametrize("path", ["settle", "unsettle"])
+@pytest.mark.parametrize("path", ["settle", "unsettle", "release"])
 def test_another_tenants_items_are_settled_by_nobody_and_told_as_nobodys(
     place: Place, idle: httpx.Client, path: str
 ) -> None:
@@ -338,7 +396,7 @@ def test_another_tenants_items_are_settled_by_nobody_and_told_as_nobodys(
         assert rows.all() == []
 
 
-@pytest.mark.parametrize("path", ["settle", "unsettle"])
+@pytest.mark.parametrize("path", ["settle", "unsettle", "release"])
 @pytest.mark.parametrize(
     ("token", "status"),
     [
@@ -395,9 +453,12 @@ def test_who_has_several_tenants_names_one(idle: httpx.Client) -> None:
     assert idle.get(f"{API}/proof?tenant=beta", headers=BOTH).json()["tenant_id"] == "beta"
     assert idle.post(f"{API}/sync-data", headers=BOTH, json={"tenant": "beta"}).status_code == 202
     assert idle.post(f"{API}/sync-data?tenant=acme", headers=BOTH, json={"tenant": "beta"}).status_code == 422
-    nothing = headers("token-of-nothing")
-    assert idle.get(f"{API}/proof", headers=nothing).status_code == 422
-    assert idle.get(f"{API}/proof?tenant=acme", headers=nothing).status_code == 404
+
+
+def test_who_has_no_tenant_is_told_so_whatever_they_name(idle: httpx.Client) -> None:
+    for asked in ("", "?tenant=acme", "?tenant=nobody"):
+        refused = idle.get(f"{API}/proof{asked}", headers=headers("token-of-nothing"))
+        assert (refused.status_code, refused.json()["title"]) == (403, "No books")
 
 
 BY_HAND: dict[str, Any] = {"ledger": "supplier", "fromLine": "1", "toLine": "2", "reason": "r", "idempotencyKey": "k"}
@@ -419,6 +480,7 @@ BETAS: dict[str, list[dict[str, Any]]] = {
     "statement": [{"params": {"ledger": "supplier", "party": "{party}"}}],
     "settle": [{"json": BY_HAND}, {"json": {**BY_HAND, "tenant": "beta"}}],
     "unsettle": [{"json": BY_HAND}],
+    "release": [{"json": BY_HAND}],
 }
 """By operation: what acme asks about beta's."""
 
@@ -523,6 +585,38 @@ def test_what_goes_wrong_inside_is_told_to_the_log_alone(place: Place, caplog: p
     assert any(record.exc_info for record in caplog.records)
 
 
+def test_a_database_that_is_busy_or_lost_is_a_503_for_every_operation(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost() -> Session:
+        raise OperationalError("SELECT secret", {}, DriverError(*STATES["lost"]))
+
+    app = create_app(place.sync, lost, authenticate, runs_at_once=0)
+    asked: dict[str, dict[str, Any]] = {
+        "explain": {"params": {"q": "ACME-1"}},
+        "statement": {"params": {"ledger": "supplier", "party": "1"}},
+        **{operation.name: {"json": BY_HAND} for operation in app.operations if operation.right == "settle"},
+    }
+    with served(app) as client:
+        for operation in app.operations:
+            path = f"{API}{operation.path}".replace("{syncId}", "1")
+            answer = client.request(operation.method, path, headers=SETTLER, **asked.get(operation.name, {}))
+            assert answer.status_code == (200 if operation.name == "session" else 503), operation.name
+            assert operation.name == "session" or answer.json()["remedy"] == "Try again in a moment."
+            assert "secret" not in answer.text
+    assert "08006" in caplog.text
+    assert "secret" not in "".join(record.getMessage() for record in caplog.records)
+
+
+def test_a_host_that_cannot_say_whose_a_token_is_just_now_is_a_503(place: Place) -> None:
+    async def unreachable(token: str) -> Principal | None:
+        raise ConnectionError("at 10.0.0.5")
+
+    with served(create_app(place.sync, place.factory, unreachable, runs_at_once=0)) as client:
+        answer = client.get(f"{API}/session", headers=ACME)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "The token could not be looked at.")
+
+
 # -- where it is --------------------------------------------------------------------------------------------
 
 
@@ -538,6 +632,19 @@ def test_it_mounts_under_a_prefix_of_a_backend(place: Place) -> None:
         assert client.get("/erp/ledger/socket.io/?EIO=4&transport=polling").status_code == 200
         assert client.get(f"/erp/ledger{API}/nothing", headers=ACME).json()["status"] == 404
         assert client.post(f"/erp/ledger{API}/proof", headers=ACME).status_code == 405
+
+
+def test_what_is_closed_leaves_no_thread_and_may_be_served_again(place: Place) -> None:
+    before = set(threading.enumerate())
+    app = place.app()
+    for _ in range(2):
+        with served(app) as client:
+            assert client.get(f"{API}/proof", headers=ACME).status_code == 200
+            ours = [one for one in set(threading.enumerate()) - before if one.name.startswith("ledger-sync web")]
+        assert ours
+        for thread in ours:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in ours)
 
 
 def test_built_files_are_cached_by_their_content(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,3 +690,26 @@ def test_other_origins_are_let_in_by_name_only(place: Place) -> None:
         asked["Origin"] = "https://evil.example.com"
         assert "access-control-allow-origin" not in client.options(f"{API}/session", headers=asked).headers
         assert client.get("/socket.io/?EIO=4&transport=polling", headers=asked).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("tls", "forwarded", "own"),
+    [
+        (False, None, "http"),
+        (True, None, "https"),
+        (False, "https", "https"),
+        (False, "https, http", "https"),
+        (False, "wss", "https"),
+        (True, "http", "http"),
+    ],
+)
+def test_the_application_s_own_origin_is_that_of_its_server_or_of_the_proxy_before_it(
+    place: Place, tls: bool, forwarded: str | None, own: str
+) -> None:
+    app = place.app(runs_at_once=0)
+    with served(with_tls(app) if tls else app) as client:
+        given = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
+        for scheme in ("http", "https"):
+            asked = {**given, "Origin": f"{scheme}://{client.base_url.netloc.decode()}"}
+            answer = client.get("/socket.io/?EIO=4&transport=polling", headers=asked)
+            assert answer.status_code == (200 if scheme == own else 400)

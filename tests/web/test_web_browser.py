@@ -18,13 +18,17 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import sessionmaker
 
-from ledger_sync import LedgerSync
+from ledger_sync import ALL_TENANTS, LedgerSync
 from ledger_sync.contrib.web.app import STATIC
+from ledger_sync.contrib.web.operations import LINES_MAX
 from ledger_sync.dialects import open_engine
 from ledger_sync.statements import Statement
 from tests.benchmarks.books_at_scale import TENANT, make
+from tests.books import customer_invoice
 from tests.budget import at_length, pairs
+from tests.conftest import make_sqlite
 from tests.refusing import refusing_new
+from tests.web.places import SMALL, Place, fill, listening
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef0123"
@@ -91,11 +95,11 @@ class Seen:
     asked: list[str]
     complaints: list[str]
 
-    def sign_in(self, address: str) -> None:
+    def sign_in(self, address: str, token: str = TOKEN) -> None:
         policy = self.page.goto(address).headers["content-security-policy"]
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
-        self.page.get_by_label("token", exact=False).first.fill(TOKEN)
+        self.page.get_by_label("token", exact=False).first.fill(token)
         self.page.keyboard.press("Enter")
         self.page.get_by_role("navigation").wait_for()
 
@@ -233,6 +237,45 @@ def test_a_sync_is_started_and_watched_to_its_end(seen: Seen, served: Served) ->
     assert seen.complaints == []
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Two companies' history."""
+    engine = make_sqlite(tmp_path / "companies.db")
+    place = Place(engine, LedgerSync(SMALL), sessionmaker(engine))
+    for company in ("acme", "beta"):
+        fill(place, company)
+    yield place
+    engine.dispose()
+
+
+def test_who_has_several_companies_syncs_the_one_that_they_have_chosen(seen: Seen, place: Place) -> None:
+    with listening(place.app()) as address:
+        seen.sign_in(f"{address}/", "token-of-both")
+        seen.page.get_by_label("Company").select_option("beta")
+        seen.start()
+        seen.says("The books agree")
+    with place.factory() as session:
+        assert [(run.tenant_id, run.clean) for run in place.sync.runs(session, ALL_TENANTS)] == [("beta", True)]
+    assert seen.complaints == []
+
+
+def test_what_else_bears_a_number_is_one_click_away(seen: Seen, place: Place) -> None:
+    with place.factory() as session:
+        customer_invoice(session, invoice_number="ACME-5")
+        session.commit()
+    with listening(place.app(runs_at_once=0)) as address:
+        seen.sign_in(f"{address}/", "token-of-acme")
+        seen.go("#/explain?q=ACME-5")
+        other = seen.page.get_by_role("link", name="invoice ACME-5")
+        other.wait_for()
+        assert violations(seen.page) == []
+        other.click()
+        seen.page.get_by_role("link", name="invoice ACME-5").wait_for(state="detached")
+        seen.page.get_by_role("searchbox").wait_for()
+        assert seen.page.get_by_role("searchbox").input_value() in {"vendor_invoice:ACME-5", "customer_invoice:ACME-5"}
+    assert seen.complaints == []
+
+
 def test_a_server_that_is_killed_in_mid_run_is_missed_and_its_run_ends_after_its_return(
     seen: Seen, served: Served
 ) -> None:
@@ -305,6 +348,20 @@ def test_a_party_s_statement_is_reached_from_ageing_and_from_open_items(seen: Se
         page.get_by_role("link", name="Customer ").first.click()
         page.get_by_role("heading", name="Statement: Customer ").wait_for()
         assert page.get_by_role("link", name="Open items", exact=True).get_attribute("aria-current") == "true"
+
+
+def test_open_items_are_shown_up_to_what_the_server_answers_with(seen: Seen, served: Served) -> None:
+    sync_all(served)
+    seen.sign_in(served.address)
+    more = seen.page.get_by_role("button", name="Show more")
+    seen.go("#/items?ledger=customer&settled=1")
+    for shown in range(100, LINES_MAX, 100):
+        seen.says(f"The first {shown:,}.")
+        more.click()
+    seen.says(f"The first {LINES_MAX:,}.")
+    seen.says("No more are shown here")
+    assert more.count() == 0
+    assert seen.complaints == []
 
 
 def test_a_statement_leads_from_the_opening_balance_to_the_closing_one(seen: Seen, served: Served) -> None:

@@ -12,9 +12,9 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as RefusedError
 
-from ledger_sync.contrib.web import Principal
+from ledger_sync.contrib.web import Principal, create_app, live
 from tests.budget import at_length
-from tests.web.places import TOKENS, Place, brief, listening
+from tests.web.places import TOKENS, Place, brief, listening, with_tls
 
 EVENTS = ("sync_progress", "sync_complete", "sync_error", "session_expired")
 SECONDS_MAX = 120
@@ -181,6 +181,25 @@ def test_who_has_no_valid_token_does_not_connect(place: Place, auth: Any) -> Non
         run(refused(address))
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_the_application_s_own_page_connects_with_tls_and_without(place: Place, scheme: str, transport: str) -> None:
+    async def connect(address: str) -> None:
+        client = Client("token-of-acme", [transport])
+        await client.socket.connect(
+            address,
+            {"Origin": address.replace("http", scheme, 1)},
+            auth={"token": client.token},
+            transports=client.transports,
+        )
+        assert (await client.join())["room"] == "acme"
+        await client.socket.eio.disconnect(abort=True)
+
+    app = place.app(runs_at_once=0)
+    with listening(with_tls(app) if scheme == "https" else app) as address:
+        run(connect(address))
+
+
 def test_a_socket_ends_with_its_token(place: Place) -> None:
     async def follow(address: str) -> None:
         brief("token-brief", 1.0)
@@ -189,6 +208,43 @@ def test_a_socket_ends_with_its_token(place: Place) -> None:
             await client.until(lambda client: ("session_expired", {}) in client.told and not client.socket.connected)
 
     with listening(place.app(runs_at_once=0)) as address:
+        run(follow(address))
+
+
+def test_a_socket_outlasts_a_host_that_cannot_be_asked_for_a_moment_and_nobody_new_connects(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "RECHECK_SECONDS", 0.05)
+    asked = 0
+    answers = True
+
+    def authenticate(token: str) -> Principal | None:
+        nonlocal asked
+        asked += 1
+        if not answers:
+            raise ConnectionError("at 10.0.0.5")
+        return TOKENS.get(token)
+
+    async def follow(address: str) -> None:
+        nonlocal answers
+        async with connected(address, "token-of-acme") as client:
+            await client.join()
+            answers = False
+            before = asked
+            await client.until(lambda _: asked > before + 2)
+            refused = socketio.AsyncClient(reconnection=False)
+            said: list[Any] = []
+            refused.on("connect_error", said.append)
+            with pytest.raises(RefusedError):
+                await refused.connect(address, auth={"token": "token-of-acme"})
+            assert said[0]["data"]["status"] == 503
+            await refused.disconnect()
+            assert (await client.join())["problem"]["status"] == 503
+            answers = True
+            assert (await client.join())["room"] == "acme"
+            assert client.told == []
+
+    with listening(create_app(place.sync, place.factory, authenticate, runs_at_once=0)) as address:
         run(follow(address))
 
 

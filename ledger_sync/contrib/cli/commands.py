@@ -288,7 +288,7 @@ def match(
                     method="match",
                 )
             session.commit()
-            output.say(f"{len(chosen):,} lines are linked. A backfill settles them: ledger-sync backfill")
+            output.say(f"{len(chosen):,} lines are linked, and settle what they pay.")
     return 0
 
 

@@ -19,8 +19,8 @@ from babel.dates import format_date
 from babel.numbers import format_decimal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ledger_sync.comparison import ZERO
 from ledger_sync.errors import ConfigurationError
+from ledger_sync.models.types import ZERO
 from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference, Example, Proof
 from ledger_sync.reports import Ageing, AgeingRow
 

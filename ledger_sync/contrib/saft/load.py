@@ -91,7 +91,7 @@ def import_saft(
     :param on_progress: called with a ``SaftProgress`` after every write. If it raises, nothing is imported.
     :param tenant_id: whose file it must be, where somebody else than the host chooses the file; anybody's unless given.
     :raises ImportRefusedError: the file is not SAF-T, malformed, unbalanced, or contradicts the books. It names
-        the line, and nothing has been imported.
+        the file, and the line where there is one; nothing has been imported.
     """
     if contra_account is not None and not 0 < len(contra_account.strip()) <= ACCOUNT_NUMBER_MAX:
         raise ImportRefusedError(f"The contra account {contra_account!r} is no account number.")
@@ -101,9 +101,8 @@ def import_saft(
             connection = session.connection(
                 bind_arguments={"mapper": entry}, execution_options={"ledger_sync_begin": "IMMEDIATE"}
             )
-            run = _Import(connection, SaftFile(path), settings or Settings(), contra_account, on_progress)
-            run.tenant_id = tenant_id
-            report = run.run()
+            file = SaftFile(path)
+            report = _Import(connection, file, settings or Settings(), contra_account, on_progress, tenant_id).run()
             session.commit()
     except ImportRefusedError as error:
         raise error if error.file is not None else error.of(Path(path).name) from error
@@ -125,13 +124,14 @@ class _Import:
         settings: Settings,
         contra_account: str | None,
         on_progress: OnSaftProgress | None,
+        tenant_id: str | None,
     ) -> None:
         self.connection = connection
         self.file = file
         self.settings = settings
         self.contra_account = contra_account.strip() if contra_account is not None else None
         self.on_progress = on_progress
-        self.tenant_id: str | None = None
+        self.tenant_id = tenant_id
         self.header: Header | None = None
         self.parties: dict[PartyKey, int] = {}
         self.stated: dict[str, Decimal] = {}

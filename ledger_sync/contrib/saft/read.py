@@ -240,7 +240,7 @@ def _header(fields: Fields) -> Header:
     version = fields.required("AuditFileVersion")
     minor = re.fullmatch(r"1\.(\d\d?)", version, re.ASCII)
     if minor is None or int(minor[1].ljust(2, "0")) > 30:
-        raise fields.refused(f"has AuditFileVersion {quoted(version)}; versions 1.0 to 1.30 can be read")
+        raise fields.refused(f"has AuditFileVersion {quoted(version)}; versions 1.10 to 1.30 can be read")
     company = fields.child("Company")
     if company is None:
         raise fields.refused("has no Company")

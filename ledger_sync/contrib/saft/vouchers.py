@@ -116,8 +116,8 @@ class Chart:
             number = balance.account_number
             if number is not None:
                 self._check_account(number, balance.file_line)
-            else:
-                number = self._usual_account(party.kind)
+            elif self.settings.of_ledger(party.kind):
+                number = self.settings.first_account(party.kind)
             if balance.opening and number is not None and self.settings.control_account(number) is not None:
                 key = (number, (party.kind, party.number))
                 self.openings[key] = self.openings.get(key, Decimal(0)) + balance.opening
@@ -137,6 +137,7 @@ class Chart:
             transaction.description,
             transaction.file_line,
         )
+        banks = sum(self._is_bank(line) for line in transaction.lines)
         for line in transaction.lines:
             self._check_account(line.account_number, line.file_line)
             _check_parties(line, transaction, parties)
@@ -153,7 +154,7 @@ class Chart:
             control = self.settings.control_account(line.account_number)
             if control is not None:
                 made.control = True
-                made.document = self._document(line, transaction, made, control)
+                made.document = self._document(line, transaction, made, control, paid=banks > self._is_bank(line))
             voucher.lines.append(made)
         return voucher
 
@@ -200,19 +201,16 @@ class Chart:
         if number not in self.accounts:
             raise ImportRefusedError(f"Account {number} is not among the file's accounts.", line=file_line)
 
-    def _usual_account(self, kind: PartyKind) -> str | None:
-        for control in self.settings.of_ledger(kind):
-            for number in (*control.singles(), *(low for low, _ in control.ranges())):
-                return number
-        return None
+    def _is_bank(self, line: Line) -> bool:
+        return self.code(line.account_number).startswith(BANK)
 
     def _document(
-        self, line: Line, transaction: Transaction, made: VoucherLine, control: ControlAccount
+        self, line: Line, transaction: Transaction, made: VoucherLine, control: ControlAccount, *, paid: bool
     ) -> Document | None:
+        """What a line is behind, if it names a party; ``paid``: another line of the voucher is on a bank account."""
         party = _party_of(line, transaction, control)
         if party is None:
             return None
-        paid = any(self.code(other.account_number).startswith(BANK) for other in transaction.lines if other is not line)
         name, kind = _document_kind(party[0], made.signed_amount, paid)
         return Document(
             name=name,
@@ -233,10 +231,9 @@ def _party_of(line: Line, transaction: Transaction, control: ControlAccount) -> 
     for kind in kinds:
         if number := line.customer if kind == "customer" else line.supplier:
             return kind, number
-    for kind in kinds:
-        if kind == control.ledger and (number := transaction.customer if kind == "customer" else transaction.supplier):
-            return kind, number
-    return None
+    kind = kinds[0]
+    number = transaction.customer if kind == "customer" else transaction.supplier
+    return (kind, number) if number and kind == control.ledger else None
 
 
 def _check_parties(named: Line | Transaction, transaction: Transaction, parties: Mapping[PartyKey, int]) -> None:

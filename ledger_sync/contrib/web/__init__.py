@@ -1,6 +1,7 @@
 """A backfill watched live: HTTP, Socket.IO and a console, mounted in a backend or alone (extra ``web``).
 
-``create_app`` makes an ASGI application on the public face alone; whoever asks is told by the host's ``authenticate``.
+``create_app`` makes an ASGI application around a ``LedgerSync``, which knows nothing of it; whoever asks is told by the
+host's ``authenticate``.
 Web processes follow the tables of the runs, so that any number of them see the same, whoever does the work.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -68,7 +68,7 @@ class SignedIn(Envelope):
     name: str
     tenants: tuple[str, ...]
     rights: tuple[str, ...]
-    expires_at: Any
+    expires_at: datetime | None
     kinds: tuple[str, ...]
     version: str
 
@@ -133,7 +133,7 @@ class Items(Envelope):
 
 
 class Found(Explanation):
-    """What became of what was searched for; ``others``: what else bears that number."""
+    """What became of what was searched for; ``others``: what else bears that number, as it is searched for."""
 
     others: tuple[str, ...] = ()
 
@@ -177,6 +177,7 @@ class Api:
             reading("/statement", "statement", "One party's account", StatementOf, Statement, self.statement),
             settling("/settle", "settle", "Settle two items by hand", Settle, self.settle),
             settling("/unsettle", "unsettle", "Take two items apart", Pair, self.unsettle),
+            settling("/release", "release", "Take back that two items are kept apart", Pair, self.release),
         )
 
     def _tenant(self, call: Call) -> Any:
@@ -302,21 +303,23 @@ class Api:
         return await self.books.read(lambda s: self._found(s, tenant, asked))
 
     def _found(self, session: Session, tenant: Any, asked: str) -> Found:
-        """A voucher of that name, or else the documents of that number, whatever they are."""
+        """The voucher of that name, or else a document of that number; and what else has it, whatever that is."""
         ledgers = [self.sync.binding.ledger(name) for name in self.sync.settings.ledgers()]
         documents = [f"{document.name}:{asked}" for ledger in ledgers for document in ledger.documents]
         found: list[tuple[str, Explanation]] = []
+        could_be: list[str] = []
         first: NotInTheBooksError | None = None
         for subject in [asked, *([] if ":" in asked else documents)]:
             try:
                 found.append((subject, self.sync.explain(session, subject, tenant)))
             except NotInTheBooksError as error:
+                could_be += error.could_be
                 first = first or error
         if not found:
             assert first is not None
             raise first
         (_, explanation), *others = found
-        return Found(**explanation.model_dump(), others=tuple(subject for subject, _ in others))
+        return Found(**explanation.model_dump(), others=(*could_be, *(subject for subject, _ in others)))
 
     async def items(self, call: Call) -> BaseModel:
         asked: ItemsOf = call.asked
@@ -360,6 +363,9 @@ class Api:
 
     async def unsettle(self, call: Call) -> BaseModel:
         return await self._by_hand(call, self.sync.unsettle)
+
+    async def release(self, call: Call) -> BaseModel:
+        return await self._by_hand(call, self.sync.release)
 
     async def _by_hand(self, call: Call, done: Callable[..., Application]) -> Application:
         """Do something to the two items that are meant, in the principal's name.

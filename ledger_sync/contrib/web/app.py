@@ -33,7 +33,7 @@ from ledger_sync.contrib.web.openapi import document
 from ledger_sync.contrib.web.operations import Call, OfTenant, Operation, body_of, query_of
 from ledger_sync.contrib.web.problems import ProblemError, answered, not_there, problem_of
 from ledger_sync.contrib.web.tenants import Tenants
-from ledger_sync.errors import LedgerSyncError
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.logs import log
 from ledger_sync.workbench import Health, Poster
 
@@ -113,7 +113,10 @@ def create_app(
     :param health: holds a run with its reason, as there.
     :param queue: whose workers work on the runs that are started here, as ``register`` of ``contrib.celery`` or
         ``contrib.procrastinate`` made it, with a poster and health of its own; none is worked on in this process then.
+    :raises ConfigurationError: ``origins`` is one text.
     """
+    if isinstance(origins, str):
+        raise ConfigurationError(f"create_app(origins={origins!r}): give a tuple of origins, not a text.")
     books, tenants, origins = Books(sync, factory), Tenants(sync), tuple(origins)
     crew = Crew(books, at_once=runs_at_once if queue is None else 0, adopting=adopting, poster=poster, health=health)
     live = Live(books, tenants, authenticate, crew, origins=origins, manager=manager, seconds=follow_seconds)
@@ -179,13 +182,12 @@ class WebApp:
                 )
             except ProblemError as problem:
                 return answered(problem)
-            except LedgerSyncError as error:
-                return answered(problem_of(error))
-            except Exception:
-                log.exception("Ledger sync: %s %s failed", operation.method, operation.path)
-                return answered(
-                    ProblemError(500, "Failed", "Something went wrong here.", "The server's log says what.")
-                )
+            except Exception as error:
+                told = problem_of(error)
+                if told is None:
+                    log.exception("Ledger sync: %s %s failed", operation.method, operation.path)
+                    told = ProblemError(500, "Failed", "Something went wrong here.", "The server's log says what.")
+                return answered(told)
             content = answer.model_dump_json(by_alias=True)
             return Response(content, operation.status, {"Cache-Control": "no-store"}, "application/json")
 
@@ -229,6 +231,7 @@ class WebApp:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         await self.crew.stop()
+        self.live.books.close()
 
 
 class _Assets(StaticFiles):

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ledger_sync.contrib.web.problems import ProblemError
 from ledger_sync.errors import ConfigurationError
+from ledger_sync.logs import log
 from ledger_sync.models.types import utc_now
 
 Right = Literal["read", "sync", "settle"]
@@ -30,6 +31,7 @@ class Principal:
     :param tenants: whose books they may see, as the books name tenants; ignored by a host without tenants.
     :param rights: what they may do there.
     :param expires_at: when their token ends, aware; their sockets end with it. None: not by itself.
+    :raises ConfigurationError: ``tenants`` is one text, or ``expires_at`` naive.
     """
 
     name: str
@@ -40,6 +42,10 @@ class Principal:
     def __post_init__(self) -> None:
         if isinstance(self.tenants, str):
             raise ConfigurationError(f"Principal(tenants={self.tenants!r}): give a tuple of tenants, not a text.")
+        if self.expires_at is not None and self.expires_at.utcoffset() is None:
+            raise ConfigurationError(
+                f"Principal(expires_at={self.expires_at}): give an aware datetime, datetime.now(timezone.utc) say."
+            )
 
     @property
     def expired(self) -> bool:
@@ -60,10 +66,14 @@ def refuse_without(right: Right, principal: Principal) -> None:
 async def principal_of(authenticate: Authenticate, token: str) -> Principal:
     """Who has a token.
 
-    :raises ProblemError: nobody, or no longer.
+    :raises ProblemError: nobody, or no longer; or the host cannot say just now, which is a 503.
     """
-    answer = authenticate(token) if token else None
-    principal = await answer if isawaitable(answer) else answer
+    try:
+        answer = authenticate(token) if token else None
+        principal = await answer if isawaitable(answer) else answer
+    except Exception:
+        log.exception("Ledger sync: a token could not be shown to the host")
+        raise ProblemError(503, "Failed", "The token could not be looked at.", "Try again in a moment.") from None
     if principal is None:
         raise ProblemError(
             401, "Not signed in", "The token is nobody's.", "Give a valid token: Authorization: Bearer …"

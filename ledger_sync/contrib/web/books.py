@@ -10,12 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ledger_sync import LedgerSync
-from ledger_sync.contrib.web.problems import ProblemError
-from ledger_sync.dialects import fault_of
 from ledger_sync.event_loop import in_event_loop, is_asynchronous
 from ledger_sync.runs import SessionFactory, retried
 
@@ -34,8 +31,12 @@ class Books:
     def __init__(self, sync: LedgerSync, factory: Any) -> None:
         self.sync = sync
         self.factory = factory
-        # of its own: what somebody reads holds up neither the runs nor the host's own threads
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sync web")
+        self._threads = _threads()
+
+    def close(self) -> None:
+        """Let the threads end when their work is done. Whoever asks after that has new ones."""
+        self._threads.shutdown(wait=False)
+        self._threads = _threads()
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Call something with a session, which is rolled back."""
@@ -47,10 +48,7 @@ class Books:
         return await self._do(look)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """Call something with a session, and commit; tried again when the database is busy.
-
-        :raises ProblemError: it stays so.
-        """
+        """Call something with a session, and commit; tried again when the database is busy."""
 
         def attempt(factory: SessionFactory) -> T:
             with factory() as session:
@@ -58,14 +56,14 @@ class Books:
                 session.commit()
                 return result
 
-        try:
-            return await self._do(lambda factory: retried(RETRIES, attempt, factory))
-        except DBAPIError as error:
-            if fault_of(error) != "passing":
-                raise
-        raise ProblemError(503, "Busy", "The database is busy with another transaction.", "Try again in a moment.")
+        return await self._do(lambda factory: retried(RETRIES, attempt, factory))
 
     async def _do(self, work: Callable[[SessionFactory], T]) -> T:
         if is_asynchronous(self.factory):
             return await in_event_loop(work, self.factory)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, self.factory)
+
+
+def _threads() -> ThreadPoolExecutor:
+    # of their own: what somebody reads holds up neither the runs nor the host's own threads
+    return ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sync web")

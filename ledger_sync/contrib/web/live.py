@@ -124,8 +124,10 @@ class Live:
 
     def _lets_in(self, origin: str, environ: Any) -> bool:
         """Whether pages of an origin may connect: those that were named, and the application's own."""
-        own = f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
-        return origin in self._origins or origin == own
+        # engineio knows nothing of the server's own TLS; of several proxies the one before the page is named first
+        asked = environ.get("HTTP_X_FORWARDED_PROTO", environ["asgi.scope"].get("scheme", "http"))
+        scheme = asked.split(",")[0].strip().replace("ws", "http")
+        return origin in self._origins or origin == f"{scheme}://{environ.get('HTTP_HOST', '')}"
 
     async def _shown(self, token: str) -> Principal:
         """Who has a token, and may see.
@@ -143,10 +145,6 @@ class Live:
             principal = await self._shown(token)
         except ProblemError as problem:
             raise RefusedError(problem.detail, problem.body) from None
-        except Exception:
-            log.exception("Ledger sync: a token could not be shown to the host")
-            busy = ProblemError(503, "Failed", "The token could not be looked at.", "Try again in a moment.")
-            raise RefusedError(busy.detail, busy.body) from None
         await self.server.save_session(sid, {"token": token})
         self._guards[sid] = asyncio.create_task(self._guard(sid, token, principal))
 
@@ -164,11 +162,8 @@ class Live:
             await asyncio.sleep(max(left, 0.0))
             try:
                 principal = await self._shown(token)
-            except ProblemError:
-                break
-            except Exception:
-                log.exception("Ledger sync: a token could not be shown to the host again")
-                if principal.expired:
+            except ProblemError as problem:
+                if problem.status != 503 or principal.expired:
                     break
                 continue
             if self._rooms.get(sid) not in {None, *(self.tenants.room(one) for one in self.tenants.of(principal))}:

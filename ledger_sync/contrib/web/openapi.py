@@ -26,11 +26,11 @@ PROBLEM: Final[dict[str, Any]] = {
     },
 }
 
-ALWAYS: Final = (400, 401, 403, 404, 422)
+ALWAYS: Final = (400, 401, 403, 404, 422, 503)
 """What any operation may answer instead."""
 
-WHEN_WRITING: Final = (413, 415, 503)
-"""And one that has a body, and writes."""
+WITH_BODY: Final = (413, 415)
+"""And one that has a body."""
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _operation(operation: Operation, references: Any) -> dict[str, Any]:
     parameters = _parameters(operation.query)
     if "{syncId}" in operation.path:
         parameters.insert(0, {"name": "syncId", "in": "path", "required": True, "schema": {"type": "string"}})
-    statuses = sorted({*ALWAYS, *operation.problems, *(WHEN_WRITING if operation.body is not None else ())})
+    statuses = sorted({*ALWAYS, *operation.problems, *(WITH_BODY if operation.body is not None else ())})
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     answer = {"application/json": {"schema": references[operation.answer, "serialization"]}}
     told: dict[str, Any] = {

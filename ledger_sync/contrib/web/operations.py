@@ -119,7 +119,8 @@ class Start(OfTenant):
 
 
 class Pair(OfTenant):
-    """Two open items of one ledger, named by their journal lines, and why somebody settles them or takes them apart.
+    """Two open items of one ledger, named by their journal lines, and why somebody settles them, takes them apart, or
+    takes that back.
 
     The same call with the same key again gives the first answer.
     """

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from starlette.responses import JSONResponse
 
 from ledger_sync.contrib.queues import QueueUnreachableError
+from ledger_sync.dialects import fault_of
 from ledger_sync.errors import LedgerSyncError, NotInTheBooksError, RunActiveError, RunStateError
 from ledger_sync.logs import log
 
@@ -35,8 +37,20 @@ class ProblemError(Exception):
         return {**told, **({} if self.remedy is None else {"remedy": self.remedy}), **self.more}
 
 
-def problem_of(error: LedgerSyncError) -> ProblemError:
-    """What an error of the library is to whoever asks over HTTP."""
+def problem_of(error: Exception) -> ProblemError | None:
+    """What an error of the library, or of a database that is busy or lost, is to whoever asks over HTTP.
+
+    None for any other, which is a fault.
+    """
+    if isinstance(error, LedgerSyncError):
+        return _of_the_library(error)
+    if isinstance(error, DBAPIError) and fault_of(error) == "passing":
+        log.warning("Ledger sync: the database is busy, or cannot be reached: %s", error.orig)
+        return ProblemError(503, "Busy", "The database is busy, or cannot be reached.", "Try again in a moment.")
+    return None
+
+
+def _of_the_library(error: LedgerSyncError) -> ProblemError:
     remedy: str | None = getattr(error, "remedy", None)
     detail = str(error) if remedy is None else str(error).removesuffix(remedy).strip()
     if isinstance(error, RunActiveError):

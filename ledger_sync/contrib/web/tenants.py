@@ -37,9 +37,9 @@ class Tenants:
     def one(self, principal: Principal, asked: str | None) -> Any:
         """The tenant that is asked for; the principal's only one if none is named.
 
-        :raises ProblemError: it is not theirs, or they have several and named none.
+        :raises ProblemError: it is not theirs, or they have several and named none, or they have none.
         """
-        own = self.of(principal)
+        own = self._some(principal)
         if asked is not None:
             found = [tenant for tenant in own if self.several and str(tenant) == asked]
             if not found:
@@ -56,10 +56,15 @@ class Tenants:
 
         :raises ProblemError: they have none.
         """
+        own = self._some(principal)
+        return next((tenant for tenant in own if str(tenant) == str(asked)), own[0])
+
+    def _some(self, principal: Principal) -> Sequence[Any]:
+        """:raises ProblemError: they have none."""
         own = self.of(principal)
         if not own:
             raise ProblemError(403, "No books", "You have the books of no tenant.", "Ask the host for access.")
-        return next((tenant for tenant in own if str(tenant) == str(asked)), own[0])
+        return own
 
     def shown(self, tenant: Any) -> str | None:
         """How a tenant is named outside."""

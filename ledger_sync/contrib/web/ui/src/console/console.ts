@@ -375,7 +375,6 @@ export class LedgerSyncConsole extends Whole {
     this.link = { state: "connecting" };
     const signingIn = new AbortController();
     this.signingIn = signingIn;
-    // the session is everybody's own: it is asked for without a tenant
     const api = new Api({ base: trimmedBase(this.base), token: this.token });
     try {
       const session = await untilReached(

@@ -4,7 +4,8 @@ import { dateText } from "../core/times";
 import type { ExplainedEntry, ExplainedLine, ExplainedRule, Explanation } from "../core/types";
 import { named } from "../i18n";
 import { define } from "../ui/piece";
-import { answerOf, lineSaid, ruleSaid, type Said } from "./explained";
+import { answerOf, lineSaid, otherSaid, ruleSaid, type Said } from "./explained";
+import { hashOf } from "./route";
 import { View } from "./view";
 
 const GOOD = ["written"];
@@ -90,6 +91,12 @@ class ExplainView extends View<Explanation> {
         color: var(--ink);
       }
 
+      .others {
+        display: flex;
+        flex-wrap: wrap;
+        gap: 0.3rem 1rem;
+      }
+
       .found {
         font-size: 0.875rem;
         font-weight: 400;
@@ -127,8 +134,18 @@ class ExplainView extends View<Explanation> {
   protected override renderData(explanation: Explanation): TemplateResult {
     const answer = answerOf(explanation, this.words);
     return html`<div class="all">
+      ${explanation.others.length ? this.renderOthers(explanation.others) : nothing}
       ${answer ? html`<p class="notice answer">${this.renderSaid(answer)}</p>` : nothing}
       ${explanation.entries.map((entry) => this.renderEntry(entry))}
+    </div>`;
+  }
+
+  private renderOthers(others: readonly string[]): TemplateResult {
+    return html`<div>
+      <p id="others">${this.words.t.explainOthers}</p>
+      <ul class="others" aria-labelledby="others">
+        ${others.map((q) => html`<li><a href=${hashOf("explain", { q })}>${otherSaid(q, this.words)}</a></li>`)}
+      </ul>
     </div>`;
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ExplainedLine, Explanation, OpenItem } from "../core/types";
 import { WORDS } from "../ui/words";
-import { answerOf, lineSaid, ruleSaid } from "./explained";
+import { answerOf, lineSaid, otherSaid, ruleSaid } from "./explained";
 
 const { en, nb } = WORDS;
 
@@ -27,8 +27,17 @@ const item = { amount: "100.00", remaining_amount: "40.00" } as OpenItem;
 
 function explanation(...lines: ExplainedLine[]): Explanation {
   const entry = { general_ledger_id: 1, voucher: "B-1/2026", entry_date: "2026-01-31", status: "posted", source: null, lines };
-  return { tenant_id: "acme", subject: "vendor_invoice 12", text: "All of it.", entries: lines.length ? [entry] : [] };
+  const entries = lines.length ? [entry] : [];
+  return { tenant_id: "acme", subject: "vendor_invoice 12", text: "All of it.", entries, others: [] };
 }
+
+describe("what else bears the number", () => {
+  it("is a document of its kind, or a voucher", () => {
+    expect(otherSaid("vendor_invoice:A:5", nb)).toBe("leverandørfaktura A:5");
+    expect(otherSaid("B-17/2026", nb)).toBe("Bilag B-17/2026");
+    expect(otherSaid("waybill:5", en)).toBe("Waybill 5");
+  });
+});
 
 describe("an explanation", () => {
   it("is in the library’s own words in English where these say more", () => {

@@ -20,6 +20,12 @@ export function answerOf({ entries, subject }: Explanation, { t }: Words): Said 
   return concerned ? null : ours(t.noControlLine(entries.map((entry) => entry.voucher).join(", ")));
 }
 
+/** A voucher or a document, as it is searched for, in a person's words. */
+export function otherSaid(subject: string, { t }: Words): string {
+  const [kind, number] = subject.split(/:(.*)/s) as [string, string?];
+  return number === undefined ? t.entryTitle(subject) : `${named(t.documents, kind)} ${number}`;
+}
+
 /** What became of a line. */
 export function lineSaid(line: ExplainedLine, { lang, t }: Words): Said {
   const { outcome, item, ledger } = line;

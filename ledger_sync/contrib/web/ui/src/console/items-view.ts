@@ -11,6 +11,8 @@ import { hashOf } from "./route";
 import { View } from "./view";
 
 const STEP = 100;
+/** The server answers with no more. */
+const ITEMS_MAX = 1_000;
 const TONES: Record<string, string> = { paid: "good", partially_paid: "warn" };
 
 /** The open items of a ledger. */
@@ -96,8 +98,14 @@ class ItemsView extends View<{ items: OpenItem[]; more: boolean }> {
         </table>
       </div>
       <p class="soft small" role="status">${t.itemsShown(items.length, more)}</p>
-      ${more ? html`<div><button ?disabled=${this.loading} @click=${this.showMore}>${t.more}</button></div>` : nothing}
+      ${more ? this.renderMore(items.length) : nothing}
     </div>`;
+  }
+
+  private renderMore(shown: number): TemplateResult {
+    const { t } = this.words;
+    if (shown >= ITEMS_MAX) return html`<p class="notice">${t.itemsMost}</p>`;
+    return html`<div><button ?disabled=${this.loading} @click=${this.showMore}>${t.more}</button></div>`;
   }
 
   private renderItem(item: OpenItem): TemplateResult {

@@ -22,14 +22,20 @@ describe("what is asked", () => {
   it("carries the token in a header and the tenant in the query", async () => {
     const { api, calls } = serverThatAnswers(200, '{"runs": []}');
     await api.runs(20);
-    expect(calls[0]?.address).toBe("/ledger/api/ledger/sync-data?limit=20&tenant=acme+%26+co");
+    expect(calls[0]?.address).toBe("/ledger/api/ledger/sync-data?tenant=acme+%26+co&limit=20");
     expect((calls[0]?.init.headers as Record<string, string>)["Authorization"]).toBe("Bearer secret");
+  });
+
+  it("is who signs in, whatever the company: a session has none", async () => {
+    const { api, calls } = serverThatAnswers(200, "{}");
+    await api.session();
+    expect(calls[0]?.address).toBe("/ledger/api/ledger/session");
   });
 
   it("leaves out what was not chosen", async () => {
     const { api, calls } = serverThatAnswers(200, "{}");
     await api.ageing({ ledger: "supplier", asOf: null });
-    expect(calls[0]?.address).toBe("/ledger/api/ledger/ageing?ledger=supplier&tenant=acme+%26+co");
+    expect(calls[0]?.address).toBe("/ledger/api/ledger/ageing?tenant=acme+%26+co&ledger=supplier");
   });
 
   it("sends JSON", async () => {

@@ -33,7 +33,8 @@ export class Api {
   ) {}
 
   session(signal?: AbortSignal): Promise<Session> {
-    return this.get("session", {}, signal);
+    // who signs in is the same in all of their companies, and the server takes no tenant here
+    return this.get("session", { tenant: null }, signal);
   }
 
   start(request: StartRequest): Promise<{ syncId: string; message: string }> {
@@ -132,7 +133,7 @@ export class Api {
 
   private address(path: string, query: Query): string {
     const asked = new URLSearchParams();
-    for (const [name, value] of Object.entries({ ...query, tenant: this.access.tenant })) {
+    for (const [name, value] of Object.entries({ tenant: this.access.tenant, ...query })) {
       if (value !== null && value !== undefined && value !== "") asked.set(name, String(value));
     }
     const search = asked.toString();

@@ -256,6 +256,8 @@ export interface Explanation {
   subject: string;
   text: string;
   entries: ExplainedEntry[];
+  /** What else bears that number, as it is searched for. */
+  others: string[];
 }
 
 /** Whether somebody works on the run, or will when it is resumed. */

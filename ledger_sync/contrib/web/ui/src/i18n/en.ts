@@ -97,7 +97,6 @@ export const en = {
   errorsTitle: "Errors",
   errorsNewest: (shown: number, total: number) => `The newest ${n(shown)} of ${n(total)}`,
   errorsAll: "Show all errors",
-  errorsTold: (count: number) => s(count, "line could not be written.", "lines could not be written."),
   errorsElsewhere: "The run met errors, but the server sent no details.",
   voucher: (voucher: string) => `Voucher ${voucher}`,
   entry: (entry: string) => `Entry ${entry}`,
@@ -299,6 +298,7 @@ export const en = {
   itemsEmpty: "Nothing is open in this ledger.",
   includeSettled: "Settled ones, too",
   itemsShown: (count: number, more: boolean) => (more ? `The first ${n(count)}. There are more.` : s(count, "item", "items")),
+  itemsMost: "No more are shown here. Ageing leads to the statement of each party.",
   itemColumns: {
     party: "Party",
     document: "Document",
@@ -326,6 +326,7 @@ export const en = {
   explainLabel: "Voucher, invoice number or document",
   explain: "Explain",
   explainIdle: "Ask for a voucher or a document, and see rule by rule what became of it.",
+  explainOthers: "The same number belongs to others, too:",
   entryTitle: (voucher: string) => `Voucher ${voucher}`,
   entryFacts: (date: string, status: string, source: string | null) =>
     `${date}, ${status}, ${source === null ? "no source" : `source ${source}`}`,

@@ -1,3 +1,4 @@
+/// <reference types="vite/client" />
 import { describe, expect, it } from "vitest";
 import { langOf, named, TEXTS } from ".";
 
@@ -31,6 +32,12 @@ describe("the languages", () => {
   it("leave nothing empty but what has nothing to say", () => {
     expect(empty(en)).toEqual(["linkNames.idle"]);
     expect(empty(nb)).toEqual(["linkNames.idle"]);
+  });
+
+  it("have no text that nothing shows", () => {
+    const sources = import.meta.glob<string>("../**/*.ts", { query: "?raw", import: "default", eager: true });
+    const code = Object.entries(sources).flatMap(([path, text]) => (/^\.\/|i18n|test/.test(path) ? [] : [text]));
+    expect(Object.keys(TEXTS.en).filter((key) => !code.some((text) => new RegExp(`\\b${key}\\b`).test(text)))).toEqual([]);
   });
 
   it("have a Norwegian meaning for every name that the proof uses", () => {

@@ -95,7 +95,6 @@ export const nb: Texts = {
   errorsTitle: "Feil",
   errorsNewest: (shown, total) => `De siste ${n(shown)} av ${n(total)}`,
   errorsAll: "Vis alle feil",
-  errorsTold: (count) => s(count, "linje kunne ikke skrives.", "linjer kunne ikke skrives."),
   errorsElsewhere: "Kjøringen møtte feil, men serveren sendte ingen detaljer.",
   voucher: (voucher) => `Bilag ${voucher}`,
   entry: (entry) => `Postering ${entry}`,
@@ -378,6 +377,7 @@ export const nb: Texts = {
   itemsEmpty: "Ingenting er åpent i denne reskontroen.",
   includeSettled: "Også utlignede",
   itemsShown: (count, more) => (more ? `De første ${n(count)}. Det finnes flere.` : s(count, "post", "poster")),
+  itemsMost: "Flere vises ikke her. Aldersfordelingen leder til kontoutskriften til hver part.",
   itemColumns: {
     party: "Part",
     document: "Dokument",
@@ -405,6 +405,7 @@ export const nb: Texts = {
   explainLabel: "Bilag, fakturanummer eller dokument",
   explain: "Forklar",
   explainIdle: "Spør om et bilag eller et dokument, og se regel for regel hva det ble til.",
+  explainOthers: "Samme nummer hører også til andre:",
   entryTitle: (voucher) => `Bilag ${voucher}`,
   entryFacts: (date, status, source) => `${date}, ${status}, ${source === null ? "uten kilde" : `kilde ${source}`}`,
   lineTitle: (line, account) => (line === null ? `Konto ${account}` : `Linje ${line}, konto ${account}`),
