@@ -23,6 +23,7 @@ from ledger_sync.binding import Binding
 from ledger_sync.dialects import fault_of
 from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import entries_of_voucher
+from ledger_sync.failures import in_short
 from ledger_sync.progress import AllTenants, Progress, RunReport, Told
 from ledger_sync.proof import Proof
 from ledger_sync.runs import (
@@ -234,7 +235,7 @@ class Backfills:
                 proofs = self._watched(futures, watcher)
         except BaseException as error:
             interrupted = not isinstance(error, Exception)
-            note = "It was interrupted." if interrupted else f"{type(error).__name__}: {error}"
+            note = "It was interrupted." if interrupted else in_short(error)
             # first, with its reason: whoever still works on it stops at that
             self._end(watcher.factory, run_id, "paused" if interrupted else "failed", note)
             wait(futures)
@@ -294,7 +295,7 @@ class Backfills:
             Worker(self._bench(sessions, run_id, options)).work()
         except Exception as error:
             if not (isinstance(error, DBAPIError) and fault_of(error) == "passing"):
-                self._end(sessions, run_id, "failed", f"{type(error).__name__}: {error}")
+                self._end(sessions, run_id, "failed", in_short(error))
             raise
         return retried(self.settings.retries_max, self._progress, sessions, run_id)
 

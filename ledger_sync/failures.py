@@ -85,8 +85,17 @@ def message_of(error: BaseException, tenants: Collection[Any]) -> str:
     """
     if len(set(tenants)) > 1:
         return SEVERAL_TENANTS
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return storable(str(cause))[:NOTE_MAX]
+    return storable(str(cause_of(error)))[:NOTE_MAX]
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """An error, or the driver's own behind one of the database."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def in_short(error: BaseException) -> str:
+    """An error by its name and what may be told of it, for a run's note or a segment's last error."""
+    return f"{type(cause_of(error)).__name__}: {message_of(error, ())}"
 
 
 class Failures:
@@ -213,10 +222,9 @@ class Failures:
         same: ColumnElement[bool],
     ) -> None:
         table = self.binding.error.__table__
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         values = {
             "run_id": run_id,
-            "error": type(cause).__name__,
+            "error": type(cause_of(error)).__name__,
             "message": message_of(error, [tenant_id]),
             "created_at": utc_now(),
         }

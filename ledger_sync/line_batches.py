@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from ledger_sync.binding import Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, Restriction, on_accounts
 from ledger_sync.dialects import fault_of, plan_for_range
+from ledger_sync.failures import in_short
 from ledger_sync.segments import Segment
 from ledger_sync.workbench import Workbench, key_from_text
 from ledger_sync.writer import Filled
@@ -157,7 +158,7 @@ class LineBatches:
                 cursor=str(key),
                 processed=0 if segment.kind == "late" else 1,
                 errors=1,
-                last_error=str(error.orig),
+                last_error=in_short(error),
             )
 
     # -- which lines -----------------------------------------------------------------------------------

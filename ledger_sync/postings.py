@@ -17,6 +17,7 @@ from ledger_sync import segments
 from ledger_sync.binding import Document, Ledger, aliased, attribute
 from ledger_sync.dialects import fault_of
 from ledger_sync.errors import EntryError
+from ledger_sync.failures import in_short
 from ledger_sync.mentions import mentioned, unposted
 from ledger_sync.planning import dated
 from ledger_sync.segments import FencedError, Segment, StoppedError
@@ -122,5 +123,5 @@ class Postings:
                 cursor=str(document_id),
                 processed=1,
                 errors=1,
-                last_error=f"{type(error).__name__}: {error}",
+                last_error=in_short(error),
             )

@@ -22,6 +22,7 @@ from ledger_sync.binding import Binding, Ledger
 from ledger_sync.caches import copied_data_differs, remaining_differs
 from ledger_sync.comparison import compared
 from ledger_sync.dialects import among
+from ledger_sync.failures import in_short
 from ledger_sync.models.types import utc_now
 from ledger_sync.progress import OnProgress, Progress, RunReport, StageReport, Told
 from ledger_sync.runs import Batches, SessionFactory, UnsteeredRun, control_lines_in, retried, said_if_possible
@@ -62,7 +63,7 @@ class Repair:
         try:
             report = self._all(run, told)
         except BaseException as error:
-            said_if_possible(run.finish, "failed", note=f"{type(error).__name__}: {error}")
+            said_if_possible(run.finish, "failed", note=in_short(error))
             raise
         run.finish(report.state, clean=report.clean)
         return report

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from ledger_sync import planning, segments
 from ledger_sync.closing import Closing
+from ledger_sync.failures import in_short
 from ledger_sync.line_batches import LineBatches
 from ledger_sync.postings import Postings
 from ledger_sync.proof import Proof
@@ -152,7 +153,7 @@ class Worker:
 
         def release() -> None:
             with self.bench.batches.connected() as connection:
-                message = None if error is None else f"{type(error).__name__}: {error}"
+                message = None if error is None else in_short(error)
                 segments.release(connection, self.bench.binding, segment, message)
 
         # what is raised after so many tries is not tried as often again

@@ -1133,6 +1133,26 @@ def test_a_repair_that_fails_says_why_though_its_end_cannot_be_written(
     all_synced(history)
 
 
+@pytest.mark.parametrize("work", ["backfill", "repair"])
+def test_a_run_that_the_database_failed_says_what_it_said_and_not_the_statement(
+    history: Factory, engine: Engine, work: str
+) -> None:
+    """Which would show rows of the books to whoever may see the list of runs."""
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    with failing(engine, "INTO supplier_ledger", 1, state="53100"), pytest.raises(DBAPIError):
+        getattr(sync, work)(history, tenant_id="acme")
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+        last_errors = session.scalars(select(SyncSegment.last_error).where(SyncSegment.last_error.is_not(None))).all()
+    assert report.state == "failed"
+    told = [report.note or "", *last_errors]
+    assert len(told) == (2 if work == "backfill" else 1)
+    for one in told:
+        assert one.startswith("DriverError: ")
+        assert "SQL" not in one
+
+
 @pytest.mark.parametrize("part", ["INTO supplier_ledger", ", synced=", "SET state"])
 def test_a_repair_tries_deadlocks_and_the_like_again(history: Factory, engine: Engine, part: str) -> None:
     post_history(history)
