@@ -1,8 +1,8 @@
 """What one flush changed, by keys: the session's new, dirty and deleted objects, as ``Touched`` per ledger.
 
 Reads the unit of work while its history is still there, in ``after_flush``, and decides nothing: whether a line
-gets an open item is the projection's decision alone. It reads what objects hold, and loads nothing; only with a
-cut-over it asks the database which invoices are concerned.
+gets an open item is the projection's decision alone. It reads what objects hold, and loads an attribute of a changed
+one only where that has expired; with a cut-over it asks the database which invoices are concerned.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ledger_sync.attributes import has
 from ledger_sync.binding import Document, Entity, Ledger, attribute
 from ledger_sync.dialects import all_digits, among, characters
 from ledger_sync.models.types import Money
+from ledger_sync.plain import voucher_name
 from ledger_sync.settings import ControlAccount, Settings
 
 Bool = ColumnElement[bool]
@@ -43,9 +44,8 @@ class OfKeys:
 
 
 def voucher_text(row: Any) -> str:
-    """How people name a voucher: series, number and fiscal year, ``B-17/2026``."""
-    series, year = row.voucher_series or "", row.fiscal_year
-    return f"{series}{'-' if series else ''}{row.voucher_number}{'' if year is None else f'/{year}'}"
+    """The name of a row's voucher."""
+    return voucher_name(row.voucher_series, row.voucher_number, row.fiscal_year)
 
 
 def is_one_of(text: ColumnElement[Any], words: Iterable[str]) -> Bool:

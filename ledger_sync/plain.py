@@ -1,7 +1,7 @@
 """Texts of somebody else's as a log, a terminal or an error may show them: nobody forges a line, a colour or an order.
 
 What cannot be printed is escaped: line ends, escape sequences of terminals, and the characters that turn the direction
-of what stands after them.
+of what stands after them. With them the name of a voucher, which all of these show.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 INDENT: Final = "    "
+
+
+def voucher_name(series: object, number: object, year: object) -> str:
+    """How people name a voucher: series, number and fiscal year, ``B-17/2026``; without those that it has not."""
+    return f"{series or ''}{'-' if series else ''}{number}{'' if year is None else f'/{year}'}"
 
 
 def one_line(text: object) -> str:

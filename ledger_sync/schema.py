@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import CheckConstraint, Connection, Engine, Inspector, Table, UniqueConstraint, inspect
@@ -30,6 +30,8 @@ class _Database:
         schema = self.schemas.get(table.schema, table.schema)
         return getattr(self.inspector, question)(table.name, schema=schema)
 
+
+_TWICE: Final = "what must be there once can be there twice, and statements that rely on the key fail"
 
 _Look = Callable[[_Database, Table], Iterator["SchemaProblem"]]
 
@@ -131,7 +133,7 @@ def _ours(database: _Database, table: Table) -> Iterator[SchemaProblem]:
                 yield SchemaProblem(
                     table=table.fullname,
                     problem=f"no unique key on {', '.join(names)}",
-                    harm="a line could get two rows, and rows cannot be written",
+                    harm=_TWICE,
                     remedy="Add it by a migration.",
                 )
     checks = {check["name"] for check in database.of("get_check_constraints", table)}
@@ -148,13 +150,14 @@ def _ours(database: _Database, table: Table) -> Iterator[SchemaProblem]:
                 remedy="Add it by a migration; the models' metadata has its text.",
             )
     # by columns, since a database may shorten the name; an index on expressions has its name alone
-    indexed = {tuple(index["column_names"]) for index in indexes} | {str(index["name"]) for index in indexes}
     for index in table.indexes:
+        fitting = [found for found in indexes if found["unique"] or not index.unique]
+        indexed = {tuple(found["column_names"]) for found in fitting} | {str(found["name"]) for found in fitting}
         names = tuple(str(getattr(part, "name", "")) for part in index.expressions)
         if names not in indexed and index.name not in indexed:
             yield SchemaProblem(
                 table=table.fullname,
-                problem=f"no index {index.name}",
-                harm="what looks rows up by it reads the whole table",
+                problem=f"no unique index {index.name}" if index.unique else f"no index {index.name}",
+                harm=_TWICE if index.unique else "what looks rows up by it reads the whole table",
                 remedy="Add it by a migration.",
             )

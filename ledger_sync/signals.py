@@ -3,8 +3,9 @@
 Two kinds. **In the transaction**: ``flush_synced`` is sent by the flush itself, with the session; a
 receiver that raises fails the flush. **After the commit**: all others are sent once, after the outermost
 commit, as plain data; a receiver that raises is logged and hurts nobody. They are sent at most once: a
-crash after the commit loses them, so whoever must not miss one reads the tables, or writes an outbox row
-in ``flush_synced``. The sender is the ``LedgerSync`` instance. Coroutine receivers are not called.
+crash after the commit loses them, so whoever must not miss one reads the tables; of items created or changed
+an outbox row can be written in ``flush_synced``. The sender is the ``LedgerSync`` instance. Coroutine receivers
+are not called.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _namespace: Final = Namespace()
 
 flush_synced: Final = _namespace.signal(
     "flush-synced",
-    doc="""In the transaction, after a flush has been synced. Arguments: ``session``, and ``items``, a tuple
-    of mappings as in ``item_created``.""",
+    doc="""In the transaction, after a flush that created or changed items; not of one that only removed or settled
+    some. Arguments: ``session``, and ``items``, a tuple of mappings as in ``item_created``.""",
 )
 item_created: Final = _namespace.signal(
     "item-created",

@@ -538,6 +538,14 @@ def test_a_voucher_is_written_as_people_write_it() -> None:
 # -- what is posted stays --------------------------------------------------------------------------------
 
 
+def test_what_refuses_to_change_a_line_names_its_voucher_as_people_write_it(session: Session) -> None:
+    entry = books.entry(session, voucher_series="B", voucher_number="17")
+    session.commit()
+    entry.lines[0].description = "other"
+    with pytest.raises(PostedEntryError, match=r"^Voucher B-17/2026 is posted"):
+        session.flush()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

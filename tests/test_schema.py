@@ -68,6 +68,17 @@ def test_a_key_or_a_check_that_was_dropped_is_missed(empty_engine: Engine, const
     assert found.problem == problem
 
 
+def test_a_plain_index_does_not_stand_in_for_a_unique_one(empty_engine: Engine) -> None:
+    Base.metadata.create_all(empty_engine)
+    name, table = "uq_supplier_applications_idempotency_key", "supplier_applications"
+    with empty_engine.begin() as connection:
+        on_its_table = f" ON {table}" if connection.dialect.name == "mysql" else ""
+        connection.execute(text(f"DROP INDEX {name}{on_its_table}"))
+        connection.execute(text(f"CREATE INDEX {name} ON {table} (tenant_id, idempotency_key)"))
+    (found,) = LedgerSync().check_schema(empty_engine)
+    assert (found.table, found.problem) == (table, f"no unique index {name}")
+
+
 @pytest.mark.parametrize("empty_engine", ["mariadb"], indirect=True)  # the others index the expression
 def test_a_generated_column_that_lacks_is_named_with_the_statement_that_makes_it(empty_engine: Engine) -> None:
     Base.metadata.create_all(empty_engine)

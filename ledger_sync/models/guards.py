@@ -16,6 +16,7 @@ from sqlalchemy.orm import InstanceState, Mapper, object_session
 from ledger_sync.errors import PostedEntryError, ReversalError
 from ledger_sync.models.posted import GUARDED, posted_here
 from ledger_sync.models.ready import JournalEntry, JournalLine
+from ledger_sync.plain import voucher_name
 
 _ENTRY = JournalEntry.__table__
 GUARDED.add(JournalEntry)
@@ -95,10 +96,12 @@ def _guard_entry_delete(mapper: Mapper[Any], connection: Connection, entry: Jour
 def _guard_line(connection: Connection, line: JournalLine, entry_id: int | None, doing: str) -> None:
     if entry_id is None or entry_id in _posted_here(line):
         return
-    query = select(_ENTRY.c.status, _ENTRY.c.voucher_number, _ENTRY.c.fiscal_year).where(_ENTRY.c.id == entry_id)
+    named = (_ENTRY.c.voucher_series, _ENTRY.c.voucher_number, _ENTRY.c.fiscal_year)
+    query = select(_ENTRY.c.status, *named).where(_ENTRY.c.id == entry_id)
     entry = connection.execute(query).first()
     if entry is not None and entry.status == "posted":
-        raise PostedEntryError(f"{entry.voucher_number}/{entry.fiscal_year}", f"is posted, so {doing}", _REMEDY)
+        voucher = voucher_name(entry.voucher_series, entry.voucher_number, entry.fiscal_year)
+        raise PostedEntryError(voucher, f"is posted, so {doing}", _REMEDY)
 
 
 @event.listens_for(JournalLine, "before_insert", propagate=True)

@@ -22,6 +22,7 @@ from ledger_sync.dialects import ID_TYPE, present_moment, unless_mysql
 from ledger_sync.errors import ReversalError, UnbalancedEntryError
 from ledger_sync.models.columns import LINK_KINDS, ExactValues, amount_check, one_of
 from ledger_sync.models.types import CURRENCY_DECIMALS, Moment, Money, Words, utc_now
+from ledger_sync.plain import voucher_name
 
 
 def _parameter(context: DefaultExecutionContext, name: str) -> Any:
@@ -88,7 +89,7 @@ class JournalEntryMixin(ExactValues):
     def voucher(self) -> str:
         """The voucher as people write it: series, number and fiscal year."""
         year = self.fiscal_year or (self.entry_date.year if self.entry_date else "?")
-        return f"{self.voucher_series or ''}{'-' if self.voucher_series else ''}{self.voucher_number}/{year}"
+        return voucher_name(self.voucher_series, self.voucher_number, year)
 
     @property
     def balance(self) -> Decimal:
