@@ -39,7 +39,8 @@ def test_a_process_pool_and_a_dask_cluster_complete_the_same_run(
 ) -> None:
     monkeypatch.setenv("LEDGER_SYNC_TEST_BOOKS", f"sqlite:///{tmp_path / 'books.db'}")
     engine = make_sqlite(tmp_path / "books.db")
-    factory, sync = sessionmaker(engine), LedgerSync(SMALL)
+    # with a pause after each batch, in which somebody else can write: SQLite's lock is nobody's turn
+    factory, sync = sessionmaker(engine), LedgerSync(SMALL.model_copy(update={"nice_ratio": 2.0}))
     fill(factory, "acme", 150)
     expected = by_one_process(sync, factory)
 
