@@ -93,7 +93,9 @@ def test_a_worker_killed_at_any_moment_loses_and_doubles_nothing(place: tuple[En
     run_id, began = sync.start(factory, tenant_id="acme"), time.monotonic()
     nursery.ended(nursery.worker("resume", run_id))
     seconds = max(seconds, time.monotonic() - began)  # a process of its own takes longer
-    for _ in range(KILLS):
+    kills = 0
+    while kills < KILLS or (not in_the_middle and kills < 10 * KILLS):
+        kills += 1
         wiped(factory)
         run_id = sync.start(factory, tenant_id="acme")
         worker = nursery.worker("resume", run_id)

@@ -68,11 +68,15 @@ class Site:
         chance = Random(seed)
         workers = [self.working.start(what) for _ in range(2)]
         in_the_middle = kills = 0
-        while kills < KILLS:
+
+        def go_on() -> bool:
+            return kills < KILLS or (not in_the_middle and kills < 10 * KILLS)
+
+        while go_on():
             wiped(self.factory)
             run_id = self.queue.start(tenant_id="acme")
             self.begun(run_id)
-            while kills < KILLS and (present := self.report(run_id)).state == "running":
+            while go_on() and (present := self.report(run_id)).state == "running":
                 time.sleep(chance.uniform(0, 0.2))
                 in_the_middle += 0 < present.processed < lines_of(expected)
                 self.working.kill(workers.pop(0))

@@ -9,7 +9,7 @@ import { hashOf } from "./route";
 import { View } from "./view";
 
 const GOOD = ["written"];
-const BAD = ["missing", "differs"];
+const BAD = ["missing", "differs", "orphan"];
 
 /** Why an invoice has no row, or which it has. */
 class ExplainView extends View<Explanation> {

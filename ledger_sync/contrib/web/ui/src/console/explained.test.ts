@@ -46,7 +46,7 @@ describe("an explanation", () => {
   });
 
   it("has a sentence for every outcome in Norwegian", () => {
-    for (const outcome of ["written", "missing", "differs", ...Object.keys(en.t.reasons)]) {
+    for (const outcome of ["written", "missing", "differs", "orphan", ...Object.keys(en.t.reasons)]) {
       expect(lineSaid(line(outcome, { item }), nb), outcome).toMatchObject({ lang: null });
     }
     expect(lineSaid(line("written", { item }), nb).text).toContain("100,00");

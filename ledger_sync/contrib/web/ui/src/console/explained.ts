@@ -35,6 +35,7 @@ export function lineSaid(line: ExplainedLine, { lang, t }: Words): Said {
     return ours(t.hasItem(named(t.ledgers, ledger), amount, left));
   }
   if (outcome === "differs") return ours(t.itemDiffers, line.text);
+  if (outcome === "orphan") return ours(t.itemOrphaned, line.text);
   // where the meanings are not ours, the library's sentence has them
   const meaning = t.meanings[outcome];
   return meaning ? ours(t.noItem(...meaning)) : asCame(line.text);
