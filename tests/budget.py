@@ -1,6 +1,7 @@
-"""How much of its time a test takes: all of it by default, a part where a check must be quick, or far more.
+"""How much of its time a test takes: a few minutes of all tests together, the full figures, or far more.
 
-LEDGER_SYNC_TEST_PROFILE=long has the tests of reliability do what takes hours; otherwise they do what fits into CI.
+LEDGER_SYNC_TEST_PROFILE names it: ``short`` by default, as every check runs it; ``full`` has each test of reliability
+reach the least that a promise rests on, in an hour or two; ``long`` takes days.
 """
 
 from __future__ import annotations
@@ -9,33 +10,35 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-EXAMPLES_FULL: Final = 60
-"""Examples of a property by default."""
+PROFILE: Final = os.environ.get("LEDGER_SYNC_TEST_PROFILE", "short")
+if PROFILE not in ("short", "full", "long"):
+    raise ValueError(f"LEDGER_SYNC_TEST_PROFILE is {PROFILE!r}; it is short, full or long")
 
-EXAMPLES: Final = int(os.environ.get("LEDGER_SYNC_TEST_EXAMPLES", str(EXAMPLES_FULL)))
-
-LONG: Final = os.environ.get("LEDGER_SYNC_TEST_PROFILE") == "long"
-"""Whether the long profile was asked for."""
-
-QUICK: Final = not LONG and EXAMPLES < EXAMPLES_FULL
+SHORT: Final = PROFILE == "short"
 """Whether a check must be quick."""
+
+LONG: Final = PROFILE == "long"
+"""Whether days are spent."""
+
+EXAMPLES_FULL: Final = 60
+"""Examples of a property in the full profile."""
+
+EXAMPLES: Final = int(os.environ.get("LEDGER_SYNC_TEST_EXAMPLES", "3" if SHORT else str(EXAMPLES_FULL)))
+
+SHARE: Final = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "24" if SHORT else "1"))
+"""One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL."""
 
 
 def examples(full: int) -> int:
-    """As many examples as that by default, and fewer in proportion where LEDGER_SYNC_TEST_EXAMPLES says so."""
+    """As many examples as that in the full profile, and fewer in proportion to LEDGER_SYNC_TEST_EXAMPLES."""
     return max(full * EXAMPLES // EXAMPLES_FULL, 1)
 
 
-def drawn(full: int, long: int) -> int:
-    """As ``examples``, or as many as that in the long profile."""
-    return long if LONG else examples(full)
-
-
-def at_length(short: int, long: int, quick: int | None = None) -> int:
-    """As much as the profile asks for; ``quick`` where a check must be."""
-    if QUICK and quick is not None:
-        return quick
-    return long if LONG else short
+def at_length(full: int, long: int, short: int | None = None) -> int:
+    """As much as the profile asks for; in the short one as in the full one, unless ``short`` says otherwise."""
+    if SHORT and short is not None:
+        return short
+    return long if LONG else full
 
 
 def pairs(ways: Iterable[str], values: Iterable[str]) -> list[tuple[str, str]]:

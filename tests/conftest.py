@@ -31,7 +31,7 @@ from sqlalchemy.pool import NullPool
 from ledger_sync import LedgerSync
 from ledger_sync.dialects import masked, open_engine
 from ledger_sync.models import Base
-from tests.budget import EXAMPLES
+from tests.budget import EXAMPLES, SHARE
 from tests.chromium import launched
 
 settings.register_profile(
@@ -62,9 +62,6 @@ CACHED = 150
 # Statements in three engines' caches are a million objects that live on. To look through them for cycles, as often as
 # Python does by default, takes half of the tests' time.
 gc.set_threshold(100_000, 20, 10)
-
-SHARE = int(os.environ.get("LEDGER_SYNC_TEST_SHARE", "1"))
-"""One of so many tests runs on MariaDB, and of the hosts' tests on PostgreSQL: for a check that must be quick."""
 
 SHARE_OFTEN = 5
 """With a share, one of so many of the hosts' tests runs on SQLite, and of the others on PostgreSQL where they run on

@@ -39,7 +39,7 @@ from ledger_sync.models import (
     SyncRun,
 )
 from tests import books, test_adoption
-from tests.budget import QUICK, at_length
+from tests.budget import SHORT, at_length
 from tests.faults import When, disk_full, fault
 from tests.oracle import Rules, assert_synced, expected_items, read_books, read_items
 from tests.settlement_oracle import assert_settled
@@ -373,7 +373,7 @@ def server_engine(request: pytest.FixtureRequest) -> Engine:
 
 
 KINDS = [
-    (name, kind) for n, name in enumerate(HOSTS) for m, kind in enumerate(("passing", "cut")) if not QUICK or n % 2 == m
+    (name, kind) for n, name in enumerate(HOSTS) for m, kind in enumerate(("passing", "cut")) if not SHORT or n % 2 == m
 ]
 
 

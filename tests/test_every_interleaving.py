@@ -29,7 +29,7 @@ from ledger_sync.dialects import fault_of
 from ledger_sync.errors import SettlementError
 from ledger_sync.models import CustomerInvoice, CustomerLedger, JournalEntry
 from tests import books
-from tests.budget import QUICK, at_length
+from tests.budget import SHORT, at_length
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
 from tests.test_settlement_concurrency import is_blocked
@@ -265,7 +265,7 @@ def test_every_order_of_two_scripts_ends_in_what_the_oracle_says(
     stage: tuple[LedgerSync, sessionmaker[Session], sessionmaker[Session]], name: str, level: str
 ) -> None:
     scripts = PAIRS[name]
-    for order in drawn(scripts, 3 if QUICK else None):
+    for order in drawn(scripts, 3 if SHORT else None):
         played(stage, scripts, order, level)
 
 

@@ -40,7 +40,7 @@ from ledger_sync.models import (
     VendorInvoice,
     VendorPayment,
 )
-from tests.budget import drawn, examples
+from tests.budget import at_length, examples
 from tests.oracle import Rules, assert_synced, expected_causes, read_books, read_items
 from tests.settlement_oracle import assert_settled
 from tests.settlement_oracle import read as read_settled
@@ -585,7 +585,9 @@ class HookMachine(RuleBasedStateMachine):
         assert read_items(self.session.connection()) == before
 
 
-HookMachine.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25)
+HookMachine.TestCase.settings = settings(
+    max_examples=at_length(200, 20_000, 2), stateful_step_count=at_length(50, 50, 25)
+)
 TestWhateverHappensRowsAreWhatTheOracleSays = HookMachine.TestCase
 
 
@@ -733,7 +735,7 @@ def by_places(engine: Engine) -> dict[str, Any]:
         return found
 
 
-@settings(max_examples=drawn(25, 10_000))
+@settings(max_examples=at_length(200, 10_000, 2))
 @given(
     documents=st.lists(document_plans, max_size=5),
     entries=st.lists(entry_plans, min_size=1, max_size=8),

@@ -27,7 +27,7 @@ from ledger_sync.models import (
     SupplierLedger,
     VendorInvoice,
 )
-from tests.budget import LONG, drawn
+from tests.budget import at_length
 from tests.conftest import empty
 from tests.oracle import assert_synced
 from tests.settlement_oracle import assert_settled
@@ -205,10 +205,11 @@ class BooksMachine(HookMachine):
 def test_whatever_happens_to_the_books_they_are_true(request: pytest.FixtureRequest, database: str) -> None:
     engine_of_books: Engine = request.getfixturevalue(f"{database}_engine")
     machine = type("Machine", (BooksMachine,), {"engine_of_books": engine_of_books})
-    many = {"sqlite": drawn(20, 20_000), "postgresql": drawn(5, 5_000)}[database]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=many, stateful_step_count=50 if LONG else 25, suppress_health_check=list(HealthCheck)
+            max_examples=at_length(200, 20_000, 1),
+            stateful_step_count=at_length(50, 50, 25),
+            suppress_health_check=list(HealthCheck),
         ),
     )
