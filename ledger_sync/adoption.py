@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, inspect, select, update
 from sqlalchemy.orm import Session
 
@@ -20,6 +19,7 @@ from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, voucher_text
 from ledger_sync.errors import AdoptionError
 from ledger_sync.projection import project
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
@@ -27,11 +27,7 @@ from ledger_sync.writer import Writer
 ROWS_AT_ONCE: Final = 1_000
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class WaitingRow(_Result):
+class WaitingRow(Result):
     """A row that was not adopted. ``line_ids``: the lines that it fits; none, or several, or one that others fit too.
 
     ``voucher`` is null if its entry is gone. Amounts as the row has them.
@@ -47,7 +43,7 @@ class WaitingRow(_Result):
     line_ids: tuple[Any, ...]
 
 
-class ChangedRow(_Result):
+class ChangedRow(Result):
     """An adopted row of which something else is open now than it said. What settles it is worked out from the books."""
 
     ledger: str
@@ -57,7 +53,7 @@ class ChangedRow(_Result):
     remaining_amount: Decimal
 
 
-class Adoption(_Result):
+class Adoption(Result):
     """What became of one tenant's rows from before: how many have their line, which of them changed, which wait."""
 
     tenant_id: Any

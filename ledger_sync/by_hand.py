@@ -15,7 +15,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, inspect, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -25,17 +24,16 @@ from ledger_sync.binding import Binding, Ledger
 from ledger_sync.dialects import savepoints_hold
 from ledger_sync.errors import SettlementError
 from ledger_sync.models.types import ZERO, exact
+from ledger_sync.results import Result
 from ledger_sync.writer import Writer
 
 
-class Application(BaseModel):
+class Application(Result):
     """One row that a person's call appended: what it took from one item and put on the other, and when.
 
     ``from_line_id`` is the line of the payment or credit, ``to_line_id`` that of the invoice. ``amount`` is
     negative for an undoing, and zero for a ``pin`` or its ``release``.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     ledger: str
     tenant_id: Any

@@ -12,7 +12,6 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, inspect, or_, select, union
 from sqlalchemy.orm import Session
 
@@ -25,18 +24,14 @@ from ledger_sync.models.types import checked_text, in_utc, is_zoned, moment_in_u
 from ledger_sync.projection import project
 from ledger_sync.proof import MEANINGS
 from ledger_sync.reports import OpenItem, items_of_lines
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
-
-
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
 
 ASKED_MAX: Final = 100
 """The longest name of a voucher or document that is looked up: series, number and year of the ready-made models."""
 
 
-class Rule(_Result):
+class Rule(Result):
     """One rule that a control line was measured by: whether it holds, and in words what was found."""
 
     name: str
@@ -44,7 +39,7 @@ class Rule(_Result):
     text: str
 
 
-class LineExplanation(_Result):
+class LineExplanation(Result):
     """One journal line. ``amount`` is debit less credit. ``rules`` stop at the first that does not hold.
 
     ``outcome``: ``written``, ``missing``, ``differs``, ``no_control_account``, the reason why it has no open item, or
@@ -61,7 +56,7 @@ class LineExplanation(_Result):
     item: OpenItem | None = None
 
 
-class EntryExplanation(_Result):
+class EntryExplanation(Result):
     """One journal entry and what became of each of its lines."""
 
     general_ledger_id: Any
@@ -72,7 +67,7 @@ class EntryExplanation(_Result):
     lines: tuple[LineExplanation, ...]
 
 
-class Explanation(_Result):
+class Explanation(Result):
     """The answer to "what became of this?". ``text`` says it in one sentence; ``entries`` rule by rule."""
 
     tenant_id: Any
@@ -380,7 +375,7 @@ def _summary(entries: Sequence[EntryExplanation]) -> str:
 # -- the newest ----------------------------------------------------------------------------------------
 
 
-class RecentLine(_Result):
+class RecentLine(Result):
     """A control line that was posted lately, and what became of it.
 
     ``outcome``: ``written``, ``missing``, ``differs``, ``orphan``, or the reason why it has no open item, as in a

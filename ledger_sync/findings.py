@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     Connection,
     Integer,
@@ -28,6 +27,7 @@ from ledger_sync.caches import application_differs, copied_data_differs, remaini
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.kid import claims_to_be_kid, is_valid_kid
 from ledger_sync.mentions import ambiguous, drafts, no_control_line, not_posted, other_party, unresolved_kids, unused
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -79,18 +79,14 @@ FAULTS: Final = ("remaining_differs", "application_differs", "copied_data_differ
 """Findings that a repair mends; the others are for a person to decide."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Subject(_Result):
+class Subject(Result):
     """What a finding is about: an entry, a document, a row. ``text`` names it for people."""
 
     id: Any
     text: str
 
 
-class Finding(_Result):
+class Finding(Result):
     """Something wrong, or worth a look, that carries no amount of difference.
 
     ``fault``: it should not be there, and a repair mends it.

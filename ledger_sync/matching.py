@@ -16,7 +16,6 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select, String, and_, func, inspect, literal, or_, select
 from sqlalchemy.orm import Session
 
@@ -25,6 +24,7 @@ from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attr
 from ledger_sync.control_lines import Lines, of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 OPENS_WITHIN_DAYS: Final = 31
@@ -39,11 +39,7 @@ Role = Literal["opens", "pays"]
 ROLES: Final[tuple[Role, ...]] = ("opens", "pays")
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Candidate(_Result):
+class Candidate(Result):
     """A document that a line may come from. ``role``: the line ``opens`` it, or ``pays`` it."""
 
     document: str
@@ -56,7 +52,7 @@ class Candidate(_Result):
     evidence: tuple[Evidence, ...]
 
 
-class Proposal(_Result):
+class Proposal(Result):
     """A source-less control line with its candidates. ``amount`` is in the ledger's normal direction."""
 
     ledger: str
@@ -71,7 +67,7 @@ class Proposal(_Result):
     candidates: tuple[Candidate, ...]
 
 
-class Matches(_Result):
+class Matches(Result):
     """All proposals of one tenant. ``unmatched``: source-less control lines without any candidate."""
 
     tenant_id: Any

@@ -15,7 +15,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     Connection,
     Engine,
@@ -36,6 +35,7 @@ from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
 from ledger_sync.models.types import ZERO, Words, utc_now
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
@@ -91,11 +91,7 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
 """What each reason and cause means, and what to do next."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Example(_Result):
+class Example(Result):
     """One line or row behind a cause. ``amount`` is its share of the difference; ``voucher`` is null for an orphan."""
 
     general_ledger_id: Any
@@ -113,7 +109,7 @@ class Difference(Example):
     cause: str
 
 
-class Cause(_Result):
+class Cause(Result):
     """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next."""
 
     name: str
@@ -124,7 +120,7 @@ class Cause(_Result):
     examples: tuple[Example, ...] = ()
 
 
-class AccountProof(_Result):
+class AccountProof(Result):
     """One control account. Amounts are in the normal direction of the account's ledger.
 
     ``difference`` is the GL balance less the subledger balance, and the sum of the causes' amounts.
@@ -144,7 +140,7 @@ class AccountProof(_Result):
         return tuple(cause for cause in self.causes if cause.name in FAULTS)
 
 
-class Proof(_Result):
+class Proof(Result):
     """The reconciliation of one tenant's control accounts with their subledgers.
 
     ``as_of``: entries dated later are left out on both sides; null means all of them. ``findings``: what is wrong or

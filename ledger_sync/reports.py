@@ -13,7 +13,6 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -35,6 +34,7 @@ from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import remaining
 
@@ -42,11 +42,7 @@ BUCKET_DAYS_MAX: Final = 36_500
 """A hundred years, so that no bucket ends before the calendar begins."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class OpenItem(_Result):
+class OpenItem(Result):
     """One open item. Amounts are positive when owed in the ledger's normal direction.
 
     ``voucher`` is null for an orphan whose entry is gone.
@@ -212,7 +208,7 @@ COPIED: Final = (
 # -- ageing --------------------------------------------------------------------------------------------
 
 
-class AgeingRow(_Result):
+class AgeingRow(Result):
     """What one party owes, or is owed, by how long it is overdue.
 
     ``overdue``: one amount per bucket of the ``Ageing``. ``credits``: what is open in the other direction, negative,
@@ -231,7 +227,7 @@ class AgeingRow(_Result):
     without_due_date: Decimal
 
 
-class Ageing(_Result):
+class Ageing(Result):
     """Open items by how long they are overdue on a day. ``buckets`` names the columns of ``overdue``."""
 
     tenant_id: Any

@@ -10,7 +10,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, inspect, select, type_coerce
 from sqlalchemy.orm import Session
 
@@ -19,14 +18,11 @@ from ledger_sync.control_lines import voucher_text
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.overlaps import voucher_order
 from ledger_sync.reports import listed
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Movement(_Result):
+class Movement(Result):
     """One item in a statement, and the party's balance after it."""
 
     entry_date: date
@@ -40,7 +36,7 @@ class Movement(_Result):
     balance: Decimal
 
 
-class Statement(_Result):
+class Statement(Result):
     """One party's account in a ledger over a period: opening balance, movements, closing balance."""
 
     ledger: str
@@ -52,7 +48,7 @@ class Statement(_Result):
     closing: Decimal
 
 
-class Specification(_Result):
+class Specification(Result):
     """All parties' accounts of a ledger over a period. The closings add up to the subledger's balance of ``until``."""
 
     tenant_id: Any
