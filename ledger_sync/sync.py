@@ -16,18 +16,19 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from ledger_sync import explain, matching, proof, reports, schema, statements
+from ledger_sync import explain, matching, proof, recent, reports, schema, statements
 from ledger_sync.adoption import Adopter, Adoption
 from ledger_sync.attributes import ONE_TENANT
 from ledger_sync.batch import Batch
 from ledger_sync.binding import Binding, Ledger, Made, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
-from ledger_sync.explain import Explanation, RecentLine
+from ledger_sync.explain import Explanation
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.linking import Linking
 from ledger_sync.matching import Matches
 from ledger_sync.proof import Difference, Proof
+from ledger_sync.recent import RecentLine
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.schema import SchemaProblem
 from ledger_sync.settings import Settings
@@ -190,7 +191,7 @@ class LedgerSync(Batch):
         :param since: aware; compared with ``posted_at``.
         :param limit: at most so many per ledger.
         """
-        return explain.recent(session, self.binding, self.settings, self._one(tenant_id), since, limit=limit)
+        return recent.recent(session, self.binding, self.settings, self._one(tenant_id), since, limit=limit)
 
     def ageing(
         self,
