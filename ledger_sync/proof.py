@@ -110,13 +110,17 @@ class Difference(Example):
 
 
 class Cause(Result):
-    """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next."""
+    """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next.
+
+    ``fault``: it should not be there, and a repair mends it; any other the books themselves explain.
+    """
 
     name: str
     count: int
     amount: Decimal
     meaning: str
     next_step: str
+    fault: bool
     examples: tuple[Example, ...] = ()
 
 
@@ -137,7 +141,7 @@ class AccountProof(Result):
     @property
     def faults(self) -> tuple[Cause, ...]:
         """The causes that should not be there."""
-        return tuple(cause for cause in self.causes if cause.name in FAULTS)
+        return tuple(cause for cause in self.causes if cause.fault)
 
 
 class Proof(Result):
@@ -335,6 +339,7 @@ def _account(
             amount=by_cause[name].gl_amount - by_cause[name].item_amount,
             meaning=MEANINGS[name][0],
             next_step=MEANINGS[name][1],
+            fault=name in FAULTS,
             examples=tuple(examples.get((account_number, name), ())),
         )
         for name in (*EXPLAINED, *FAULTS)

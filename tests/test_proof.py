@@ -70,6 +70,17 @@ def named(proof: Proof, name: str, ledger: str = "supplier") -> Finding:
     return found
 
 
+def test_a_cause_says_whether_it_is_a_fault_also_in_json(session: Session, sync: LedgerSync) -> None:
+    posted(session)
+    entry(session)
+    session.commit()
+    behind_the_hook(session, "DELETE FROM supplier_ledger")
+    proof = sync.verify(session, "acme")
+    assert {c.name: c.fault for c in proof.account("2400").causes} == {"manual": False, "missing": True}
+    (told,) = (account for account in proof.model_dump(mode="json")["accounts"] if account["account_number"] == "2400")
+    assert {c["name"]: c["fault"] for c in told["causes"]} == {"manual": False, "missing": True}
+
+
 # -- causes -----------------------------------------------------------------------------------------------
 
 
