@@ -187,18 +187,16 @@ def _questions_of_faults(binding: Binding, settings: Settings, ledger: Ledger) -
 
 
 def _questions_for_people(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
-    for document in ledger.documents:
-        if document.role != "payment":
-            yield _Question(
-                "document_not_posted",
-                not_posted(binding, settings, ledger, document),
-                lambda row: f"{row.document} {row.subject_id}, number {row.number}, of {row.day}",
-            )
+    if ledger.opener is not None:
+        yield _Question(
+            "document_not_posted",
+            not_posted(binding, settings, ledger, ledger.opener),
+            lambda row: f"{row.document} {row.subject_id}, number {row.number}, of {row.day}",
+        )
     yield _Question("no_control_line", no_control_line(binding, settings, ledger), _voucher)
     yield _Question("account_unused", unused(binding, settings, ledger), lambda row: f"account {row.subject_id}")
     yield _Question("draft_waits", drafts(binding, settings, ledger), _voucher)
-    invoices = next((document for document in ledger.documents if document.role == "invoice"), None)
-    payments = next((document for document in ledger.documents if document.role == "payment"), None)
+    invoices, payments = ledger.invoices, ledger.payer
     if invoices is not None:
         if invoices.reference is not None:
             yield _Question(

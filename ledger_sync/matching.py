@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Select, String, and_, func, inspect, literal, or_, select
@@ -100,8 +101,8 @@ def match(session: Session, binding: Binding, settings: Settings, tenant_id: Any
         sourceless += len(lines)
         amounts = {line.row.amount for line in lines}
         pools: list[_Pool] = []
-        opening = [d for d in ledger.documents if d.role != "payment" and has(d.model, "amount")]
-        for document, role in ((d, role) for d in opening for role in ROLES):
+        opening = [ledger.opener] if ledger.opener is not None and has(ledger.opener.model, "amount") else []
+        for document, role in product(opening, ROLES):
             shape = ("candidates", name, document.name, role)
             query = binding.once(settings, shape, lambda: _untaken(*arguments, document, role))  # noqa: B023
             rows = connection.execute(query, {"tenant": tenant_id})

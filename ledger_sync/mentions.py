@@ -81,12 +81,7 @@ def _names_of(entry: Entity) -> list[ColumnElement[Any]]:
 def no_control_line(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     """Posted entries with an invoice or claim as their source, none of whose lines is on a control account."""
     entry, line = aliased(binding.entry), aliased(binding.line)
-    names = [
-        name
-        for document in ledger.documents
-        if document.role != "payment"
-        for name in source_types(settings, ledger, document)
-    ]
+    names = source_types(settings, ledger, ledger.opener) if ledger.opener is not None else ()
     on_control = select(line.id).where(
         line.general_ledger_id == entry.id,
         on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),

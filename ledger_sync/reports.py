@@ -36,7 +36,7 @@ from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.results import Result
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import remaining
+from ledger_sync.settlement import remaining, status_of
 
 BUCKET_DAYS_MAX: Final = 36_500
 """A hundred years, so that no bucket ends before the calendar begins."""
@@ -105,8 +105,6 @@ def _open_item(ledger: Ledger, row: Any) -> OpenItem:
     values["voucher"] = None if row.voucher_number is None else voucher_text(row)
     for name in ("voucher_series", "voucher_number", "fiscal_year"):
         del values[name]
-    amount, left = values["amount"], values["remaining_amount"]
-    values["status"] = "paid" if not left else "open" if left == amount else "partially_paid"
     return OpenItem(ledger=ledger.name, **values)
 
 
@@ -167,6 +165,7 @@ class _Source:
                 currency.label("currency"),
                 party.label("party_id"),
                 self.left.label("remaining_amount"),
+                status_of(self.left, attribute(item, "amount")).label("status"),
                 attribute(entry, "fiscal_year").label("fiscal_year"),
                 attribute(entry, "voucher_series").label("voucher_series"),
                 attribute(entry, "voucher_number").label("voucher_number"),
