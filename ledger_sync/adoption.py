@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func,
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, voucher_text
+from ledger_sync.control_lines import Lines, voucher_columns, voucher_text
 from ledger_sync.errors import AdoptionError
 from ledger_sync.projection import project
 from ledger_sync.results import Result
@@ -113,7 +113,6 @@ class Adopter:
         """The tenant's rows that do not know their line."""
         item, entry = aliased(ledger.item), aliased(self.binding.entry)
         tenant = attribute(item, "tenant_id")
-        names = ("fiscal_year", "voucher_series", "voucher_number")
         return (
             select(
                 attribute(item, "id").label("row_id"),
@@ -121,7 +120,7 @@ class Adopter:
                 attribute(item, ledger.party).label("party_id"),
                 attribute(item, "amount").label("amount"),
                 attribute(item, "remaining_amount").label("remaining_amount"),
-                *(attribute(entry, name).label(name) for name in names),
+                *voucher_columns(entry),
             )
             .outerjoin(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
             .where(attribute(item, "general_ledger_line_id").is_(None))

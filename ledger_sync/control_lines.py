@@ -48,6 +48,11 @@ def voucher_text(row: Any) -> str:
     return voucher_name(row.voucher_series, row.voucher_number, row.fiscal_year)
 
 
+def voucher_columns(entry: Entity) -> list[ColumnElement[Any]]:
+    """What names an entry's voucher, as ``voucher_text`` reads it."""
+    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
+
+
 def is_one_of(text: ColumnElement[Any], words: Iterable[str]) -> Bool:
     """Whether a text is one of a few words, which are a fixed part of the statement.
 
@@ -111,3 +116,8 @@ def of_tenant(entity: Entity) -> Bool:
     """Whether something is of the tenant of the bound value ``tenant``."""
     tenant_id = attribute(entity, "tenant_id")
     return tenant_id == bindparam("tenant", type_=tenant_id.type)
+
+
+def posted_of_tenant(lines: Lines) -> list[Bool]:
+    """The restriction to the posted lines of the tenant of the bound value ``tenant``."""
+    return [of_tenant(lines.entry), attribute(lines.entry, "posted")]

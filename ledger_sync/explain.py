@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, inspect, or_,
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import held, key_held
-from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, debit_less_credit, source_types, voucher_text
+from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, debit_less_credit, source_types, voucher_columns, voucher_text
 from ledger_sync.dialects import normalised, unindexed
 from ledger_sync.errors import NotInTheBooksError
 from ledger_sync.models.types import checked_text
@@ -105,7 +105,7 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
             without = match["number"]
             of_year = attribute(entry, "fiscal_year") == int(match["year"])
             called = or_(called, and_(or_(number == without, series + "-" + number == without), of_year))
-        query = select(entry.id, *_voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
+        query = select(entry.id, *voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
         rows = list(connection.execute(query.order_by(entry.id).limit(10)))
         if len(rows) > 1:
             several = [voucher_text(row) for row in rows]
@@ -218,7 +218,7 @@ class _Explainer:
     def _entry(self, tenant_id: Any, entry_id: Any) -> EntryExplanation | None:
         entry, line = self.binding.entry, self.binding.line
         columns = ("id", "entry_date", "posted", "source_type", "source_id")
-        query = select(*(attribute(entry, name).label(name) for name in columns), *_voucher_columns(entry))
+        query = select(*(attribute(entry, name).label(name) for name in columns), *voucher_columns(entry))
         query = query.where(attribute(entry, "id") == entry_id, attribute(entry, "tenant_id") == tenant_id)
         row = self.connection.execute(query).one_or_none()
         if row is None:
@@ -306,10 +306,6 @@ class _Explainer:
             if not holds:
                 break
         return tuple(rules)
-
-
-def _voucher_columns(entry: Entity) -> list[ColumnElement[Any]]:
-    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
 
 
 def _elsewhere(line: Any) -> LineExplanation:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, source_type_on, source_types, voucher_text
+from ledger_sync.control_lines import of_tenant, posted_of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
 from ledger_sync.results import Result
@@ -254,11 +254,7 @@ def _candidate(row: Any, document: Document, role: Role, evidence: tuple[Evidenc
 
 def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     """Posted control lines of the tenant, on either side of the cut-over, that name no source."""
-
-    def posted(lines: Lines) -> list[ColumnElement[bool]]:
-        return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
-
-    p = project(binding, settings, ledger, posted).subquery("lines").c
+    p = project(binding, settings, ledger, posted_of_tenant).subquery("lines").c
     line, entry = aliased(binding.line), aliased(binding.entry)
     return (
         select(

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import voucher_text
+from ledger_sync.control_lines import voucher_columns, voucher_text
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.results import Result
@@ -166,9 +166,7 @@ class _Source:
                 party.label("party_id"),
                 self.left.label("remaining_amount"),
                 status_of(self.left, attribute(item, "amount")).label("status"),
-                attribute(entry, "fiscal_year").label("fiscal_year"),
-                attribute(entry, "voucher_series").label("voucher_series"),
-                attribute(entry, "voucher_number").label("voucher_number"),
+                *voucher_columns(entry),
                 self.party_number.label("party_number"),
                 self.party_name.label("party_name"),
             )
