@@ -316,14 +316,15 @@ class LedgerSync(Batch):
     ) -> Any:
         """Link a posted control line to the document that it comes from, in the caller's transaction.
 
-        Its open item is written at once. The posted entry is not changed.
+        Its open item is written at once. The posted entry is not changed. The same call again, by whomever, changes
+        nothing and returns the link that is there, with its first actor and reason.
 
         :param document: the document's kind, ``"vendor_invoice"``, say.
         :param kind: why the line closes the document, if it is no payment: ``write_off``, ``rounding``, ``fee``,
             ``exchange`` or ``credit_note``.
         :param method: how the link came about.
         :raises LinkError: the line or the document is not there, the line's account takes no such document, or the line
-            has a link already.
+            has another link already.
         """
         return self._linking.link(
             session,
@@ -340,6 +341,8 @@ class LedgerSync(Batch):
     def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
         """Take a line's source link back, in the caller's transaction; its open item goes, what it settled is undone.
 
+        The same call again changes nothing, and is told that there is no link.
+
         :raises LinkError: the line is not there, or has no link.
         """
         self._linking.unlink(session, self._one(tenant_id), line_id, actor=actor, reason=reason)
@@ -348,7 +351,8 @@ class LedgerSync(Batch):
         """Give rows that the host wrote before, which name their voucher but not their line, their lines.
 
         In the caller's transaction. A row takes the line that it alone fits and that alone fits it, by party and
-        amount, and is kept like any other from then on; the others are listed, and stay as they are.
+        amount, and is kept like any other from then on; the others are listed, and stay as they are. The same call
+        again adopts nothing twice.
 
         :param chosen: lines by rows (ids), where a person has decided; such a row takes over its line's amount.
         :raises AdoptionError: a row was chosen that waits for no line, or a line that waits for no row.

@@ -213,6 +213,35 @@ def test_a_person_chooses_and_the_rest_of_the_entry_goes_on(factory: sessionmake
         assert sync.verify(session, "acme").account("2400").difference == 0
 
 
+def test_what_a_person_chose_is_done_once_however_often_it_is_asked_for(
+    factory: sessionmaker[Session], sync: LedgerSync
+) -> None:
+    with factory() as session:
+        entry = posted(session, 50, 50)
+        row = old_row(session, entry, 51)
+        chosen = {row: entry.lines[1].id}
+        assert sync.adopt(session, "acme", chosen=chosen).adopted == 1
+        session.commit()
+        before = rows(session)
+        assert sync.adopt(session, "acme", chosen=chosen).adopted == 0
+        session.commit()
+        assert rows(session) == before
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "acme", chosen={row: entry.lines[0].id})
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "other", chosen=chosen)
+
+
+def test_what_is_refused_has_adopted_nothing(factory: sessionmaker[Session], sync: LedgerSync) -> None:
+    with factory() as session:
+        entry = posted(session, 50)
+        old_row(session, entry, 50)
+        before = rows(session)
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "acme", chosen={4711: entry.lines[0].id})
+        assert rows(session) == before
+
+
 def test_a_line_that_a_person_chose_is_given_to_no_other_row(factory: sessionmaker[Session], sync: LedgerSync) -> None:
     with factory() as session:
         entry = posted(session, 100, 50, 50)

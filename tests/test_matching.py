@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +26,7 @@ from ledger_sync.models import Customer, CustomerLedger, JournalEntry, SourceLin
 from tests import test_ovningsbolaget
 from tests.books import customer_invoice, entry, vendor_invoice, vendor_payment
 from tests.conftest import make_sqlite, shared_file
+from tests.test_settlement_concurrency import opened, waits
 
 WHO: dict[str, Any] = {"actor": "kari", "reason": "test"}
 
@@ -269,8 +271,72 @@ def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sy
     with pytest.raises(LinkError, match="has no source link"):
         sync.unlink(session, "acme", line, **WHO)
     sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
-    with pytest.raises(LinkError, match="has a source link already"):
-        sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
+    another = vendor_invoice(session, 100)
+    for number, kind in ((another.id, None), (invoice.id, "fee")):
+        with pytest.raises(LinkError, match="has a source link already"):
+            sync.link(session, "acme", line, "vendor_invoice", number, kind=kind, **WHO)
+
+
+def test_the_same_link_again_is_the_one_that_is_there(session: Session, sync: LedgerSync) -> None:
+    invoice = vendor_invoice(session, 100)
+    made = post_sourceless(session, "2400", -100)
+    first = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
+    session.commit()
+    again = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, actor="ola", reason="once more")
+    assert again is first
+    session.commit()
+    assert [link.actor for link in session.scalars(select(SourceLink))] == ["kari"]
+    assert session.scalars(select(SupplierLedger)).one().amount == 100
+    sync.unlink(session, "acme", line_id(made), **WHO)
+    with pytest.raises(LinkError, match="has no source link"):
+        sync.unlink(session, "acme", line_id(made), **WHO)
+    session.commit()
+    assert session.scalars(select(SupplierLedger)).all() == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_sessions_that_link_one_line_at_once_make_one_link(server: Engine, sync: LedgerSync, same: bool) -> None:
+    factory = sessionmaker(server, expire_on_commit=False)
+    with factory.begin() as session:
+        invoices = [vendor_invoice(session, 100).id for _ in range(2)]
+        line = line_id(post_sourceless(session, "2400", -100))
+
+    def link(session: Session, invoice: int) -> int:
+        made: int = sync.link(session, "acme", line, "vendor_invoice", invoice, **WHO).source_id
+        return made
+
+    first, second = (opened(factory, "READ COMMITTED") for _ in range(2))
+    with first, second, ThreadPoolExecutor(1) as pool:
+        link(first, invoices[0])
+        other = pool.submit(link, second, invoices[0] if same else invoices[1])
+        assert waits(server, second, other)
+        first.commit()
+        if same:
+            assert other.result() == invoices[0]
+        else:
+            with pytest.raises(LinkError, match="has a source link already"):
+                other.result()
+        second.commit()
+    with factory() as session:
+        assert session.scalars(select(SourceLink)).one().source_id == invoices[0]
+        assert session.scalars(select(SupplierLedger)).one().source_id == invoices[0]
+
+
+def test_two_sessions_that_unlink_one_line_at_once_take_one_link_back(server: Engine, sync: LedgerSync) -> None:
+    factory = sessionmaker(server, expire_on_commit=False)
+    with factory.begin() as session:
+        line = line_id(post_sourceless(session, "2400", -100))
+        sync.link(session, "acme", line, "vendor_invoice", vendor_invoice(session, 100).id, **WHO)
+    first, second = (opened(factory, "READ COMMITTED") for _ in range(2))
+    with first, second, ThreadPoolExecutor(1) as pool:
+        sync.unlink(first, "acme", line, **WHO)
+        other = pool.submit(lambda: sync.unlink(second, "acme", line, **WHO))
+        assert waits(server, second, other)
+        first.commit()
+        with pytest.raises(LinkError, match="has no source link"):
+            other.result()
+    with factory() as session:
+        assert session.scalars(select(SupplierLedger)).all() == []
 
 
 @pytest.mark.parametrize("attached", [True, False])
