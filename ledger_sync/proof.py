@@ -1,10 +1,11 @@
 """The proof: every øre between a control account and its subledger is assigned to one named cause.
 
-One statement per ledger (``compared``) reads both sides in one snapshot. Each posted control line falls under
-exactly one cause: the projection's reason, ``missing`` (it should have an open item and has none),
-``amount_differs``, ``wrong_party``, or nothing when line and item agree. Each open item that no eligible line
-accounts for is an ``orphan``. So the causes add up to the difference by construction. What is wrong without an
-amount is in ``findings``. Reads only.
+One statement per ledger (``totals``) adds up both sides in one snapshot; further ones fetch examples, if there are any.
+Each posted control line falls under exactly one cause: the projection's reason, ``missing`` (it should have an open
+item and has none), ``amount_differs``, ``wrong_party``, or nothing when line and item agree. Each open item that no
+eligible line accounts for is an ``orphan``, or ``not_adopted`` if it is a row from before that does not know its line.
+So the causes add up to the difference by construction. What is wrong without an amount is in ``findings``, but for
+``wrong_party``. Reads only.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, compared, left_over, of
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import ZERO, Words, utc_now
+from ledger_sync.models.types import ZERO, Words, checked_text, utc_now
 from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
@@ -249,6 +250,10 @@ def differences(
 
     Those of one account, and of one cause, if these are given.
     """
+    # a text that is refused while a statement is streamed leaves the cursor that was made for it
+    for called, wanted in (("tenant_id", tenant_id), ("account_number", account_number), ("cause", cause)):
+        if isinstance(wanted, str):
+            checked_text(called, wanted, None)
     begin_snapshot(session, binding)
     for name in settings.ledgers():
         ledger = binding.ledger(name)
