@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import of_tenant, posted_of_tenant, source_type_on, source_types, voucher_text
+from ledger_sync.control_lines import is_party, of_tenant, posted_of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
 from ledger_sync.results import Result
@@ -293,7 +293,8 @@ def _untaken(binding: Binding, settings: Settings, ledger: Ledger, document: Doc
         _optional(party, "name").label("party_name"),
     )
     if party is not None:
-        query = query.outerjoin(party, attribute(party, "id") == attribute(model, document.party))
+        its_party = is_party(party, attribute(model, document.party), attribute(model, "tenant_id"))
+        query = query.outerjoin(party, its_party)
     query = query.where(of_tenant(model), attribute(model, "amount").is_not(None), day.is_not(None))
     if document.kind is not None:
         kind = attribute(model, document.kind, text=True)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import voucher_columns, voucher_text
+from ledger_sync.control_lines import is_party, voucher_columns, voucher_text
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.results import Result
@@ -176,7 +176,7 @@ class _Source:
         if then is not None:
             query = query.join(then, then.c.line_id == attribute(item, "general_ledger_line_id"))
         if holder is not None:
-            query = query.outerjoin(holder, attribute(holder, "id") == party)
+            query = query.outerjoin(holder, is_party(holder, party, tenant))
         if ledger.adopts:
             # a row from before is no open item until it is adopted; the proof counts it by itself
             query = query.where(attribute(item, "general_ledger_line_id").is_not(None))

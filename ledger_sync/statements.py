@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding
 from ledger_sync.control_lines import voucher_text
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.overlaps import voucher_order
 from ledger_sync.reports import listed
@@ -83,6 +84,8 @@ def specification(
 
     Parties without a balance before the period and without movements in it are left out, except ``party_id``.
     """
+    if since is not None and until is not None and since > until:
+        raise ConfigurationError(f"since={since} is after until={until}. Give the first day and the last.")
     ledger = binding.ledger(ledger_name)
     connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
     query = listed(binding, settings, ledger, dated=False, of_party=party_id is not None)

@@ -230,6 +230,7 @@ class LedgerSync(Batch):
         :param ledger: ``"customer"``, ``"supplier"`` or ``"employee"``.
         :param since: first entry date; from the beginning unless given.
         :param until: last entry date; to the end unless given.
+        :raises ConfigurationError: the period ends before it begins.
         """
         return statements.specification(
             session, self.binding, self.settings, self._one(tenant_id), ledger, since=since, until=until
@@ -248,6 +249,7 @@ class LedgerSync(Batch):
         """One party's opening balance, movements with a running balance, and closing balance. Reads only.
 
         :raises NotInTheBooksError: the party has no items up to ``until``.
+        :raises ConfigurationError: the period ends before it begins.
         """
         found = statements.specification(
             session,
