@@ -162,9 +162,10 @@ class _Pool:
 
     def _near(self, row: Any) -> Iterator[_Paper]:
         """Documents of dates on which, by the line's, they could have been posted, or paid."""
-        papers = self.papers.get(row.amount, [])
-        first = row.entry_date - timedelta(days=self.before_days)
-        last = row.entry_date + timedelta(days=OPENS_WITHIN_DAYS)
+        papers, day = self.papers.get(row.amount, []), row.entry_date
+        # no further than the calendar goes
+        first = day - min(timedelta(days=self.before_days), day - date.min)
+        last = day + min(timedelta(days=OPENS_WITHIN_DAYS), date.max - day)
         for place in range(bisect_left(papers, first, key=_day), bisect_right(papers, last, key=_day)):
             yield papers[place]
 

@@ -277,6 +277,17 @@ def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sy
             sync.link(session, "acme", line, "vendor_invoice", number, kind=kind, **WHO)
 
 
+@pytest.mark.parametrize("day", [date.min, date.max], ids=["first", "last"])
+def test_lines_of_the_calendars_ends_have_their_documents_proposed(
+    session: Session, sync: LedgerSync, day: date
+) -> None:
+    invoice = vendor_invoice(session, 100, invoice_number="8907", invoice_date=day)
+    entry(session, "2400", 100, description="invoice 8907", on=day)
+    session.flush()
+    (proposal,) = sync.match(session, "acme").proposals
+    assert [candidate.document_id for candidate in proposal.candidates] == [invoice.id]
+
+
 def test_the_same_link_again_is_the_one_that_is_there(session: Session, sync: LedgerSync) -> None:
     invoice = vendor_invoice(session, 100)
     made = post_sourceless(session, "2400", -100)

@@ -267,6 +267,7 @@ def test_a_party_of_another_tenant_is_nameless_in_every_report() -> None:
         ]
         assert not any("SECRET" in one.model_dump_json() for one in told)
         assert sync.open_items(session, "acme")[0].amount == 100
+    engine.dispose()
 
 
 def test_a_party_that_is_square_and_has_no_movements_still_has_a_statement(session: Session, sync: LedgerSync) -> None:
