@@ -340,12 +340,12 @@ class ByHand:
         )
         values = application.model_dump(exclude={"ledger"})
         # who has another party's bucket may use the same key meanwhile; on SQLite there is one writer
-        held = decision.idempotency_key is not None and savepoints_hold(connection)
+        guarded = decision.idempotency_key is not None and savepoints_hold(connection)
         try:
-            with connection.begin_nested() if held else nullcontext():
+            with connection.begin_nested() if guarded else nullcontext():
                 self.writer.settler.append(connection, pair.ledger, **values)
         except IntegrityError as error:
-            if not held or "idempotency_key" not in str(error.orig):
+            if not guarded or "idempotency_key" not in str(error.orig):
                 raise
             raise self._key_taken(pair, decision) from error
         lines = {application.from_line_id, application.to_line_id}

@@ -321,10 +321,10 @@ def _taken(
     item = aliased(ledger.item)
     kind, left = attribute(item, "kind"), func.abs(attribute(item, "remaining_amount"))
     partly = and_(kind != "payment", left < func.abs(attribute(model, "amount")))
-    held = select(attribute(item, "id")).where(
+    its_items = select(attribute(item, "id")).where(
         attribute(item, "tenant_id") == attribute(model, "tenant_id"),
         attribute(item, "source_type").in_(source_types(settings, ledger, document)),
         attribute(item, "source_id") == attribute(model, "id"),
         or_(kind == "payment", partly),
     )
-    return held.exists()
+    return its_items.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -401,6 +402,21 @@ def test_what_an_account_does_not_take_is_neither_linked_nor_proposed(engine: En
 
 
 # -- the review file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text_", ["=1+1", "+1", "@A1", "-2+3+cmd|' /C calc'!A0", "-x", " =1+1", "\t1"])
+def test_no_text_is_a_formula_in_the_file_that_a_spreadsheet_opens(
+    session: Session, sync: LedgerSync, tmp_path: Path, text_: str
+) -> None:
+    vendor_invoice(session, 100, payment_reference="12345674")
+    post_sourceless(session, "2400", -100, text_, reference="12345674")
+    found = sync.match(session, "acme")
+    found = found.model_copy(update={"proposals": (found.proposals[0].model_copy(update={"text": text_}),)})
+    write_review(tmp_path / "review.csv", found)
+    (row,) = csv.DictReader((tmp_path / "review.csv").read_text("utf-8-sig").splitlines(), delimiter=";")
+    assert row["text"] == f"'{text_}"
+    assert row["amount"] == str(found.proposals[0].amount)
+    assert len(read_review(tmp_path / "review.csv", found)) == 1
 
 
 def test_what_a_person_marks_in_the_file_is_what_is_read(session: Session, sync: LedgerSync, tmp_path: Path) -> None:
