@@ -8,18 +8,20 @@ and no row is ever taken away.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, inspect, select, update
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, voucher_text
+from ledger_sync.control_lines import Lines, voucher_columns, voucher_text
 from ledger_sync.errors import AdoptionError
 from ledger_sync.projection import project
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer
@@ -27,11 +29,7 @@ from ledger_sync.writer import Writer
 ROWS_AT_ONCE: Final = 1_000
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class WaitingRow(_Result):
+class WaitingRow(Result):
     """A row that was not adopted. ``line_ids``: the lines that it fits; none, or several, or one that others fit too.
 
     ``voucher`` is null if its entry is gone. Amounts as the row has them.
@@ -47,7 +45,7 @@ class WaitingRow(_Result):
     line_ids: tuple[Any, ...]
 
 
-class ChangedRow(_Result):
+class ChangedRow(Result):
     """An adopted row of which something else is open now than it said. What settles it is worked out from the books."""
 
     ledger: str
@@ -57,13 +55,24 @@ class ChangedRow(_Result):
     remaining_amount: Decimal
 
 
-class Adoption(_Result):
+class Adoption(Result):
     """What became of one tenant's rows from before: how many have their line, which of them changed, which wait."""
 
     tenant_id: Any
     adopted: int
     changed: tuple[ChangedRow, ...]
     waiting: tuple[WaitingRow, ...]
+
+
+@dataclass(frozen=True)
+class _Books:
+    """What waits in one ledger: the tenant's ``rows`` by id, the lines that each one ``fits``, and all ``lines``."""
+
+    ledger: Ledger
+    connection: Connection
+    rows: Mapping[Any, Any]
+    fits: Mapping[Any, Sequence[Any]]
+    lines: set[Any]
 
 
 class Adopter:
@@ -77,33 +86,27 @@ class Adopter:
     def adopt(self, session: Session, tenant_id: Any, chosen: Mapping[Any, Any]) -> Adoption:
         """Adopt one tenant's rows, in the caller's transaction. ``chosen``: lines by rows, where a person decided."""
         session.flush()
+        books: list[_Books] = []
+        for name in self.settings.ledgers():
+            ledger = self.binding.ledger(name)
+            if ledger.adopts:
+                books.append(self._read(session, ledger, tenant_id))
+        # rows of two ledgers may bear one id: of these, that one is meant which the line waits for
+        decided = [self._decided(one, tenant_id, chosen) for one in books]
+        self._refuse_others(books, chosen, {row_id for pairs, done in decided for row_id in (*pairs, *done)})
         adopted = 0
         changed: list[ChangedRow] = []
         waiting: list[WaitingRow] = []
-        left = dict(chosen)
-        for name in self.settings.ledgers():
-            ledger = self.binding.ledger(name)
-            if not ledger.adopts:
-                continue
-            connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-            self.writer.settler.lock_all(connection, ledger, tenant_id)
-            rows = {row.row_id: row for row in connection.execute(self._rows(ledger), {"tenant": tenant_id})}
-            fits, lines = self._fitting(connection, ledger, tenant_id)
-            decided = self._chosen(ledger, rows, lines, left)
-            for row_id in decided:
-                left.pop(row_id)
-            pairs = decided | _unique(_without(fits, decided))
-            changed += self._take(connection, ledger, rows, pairs)
+        for one, (by_hand, _) in zip(books, decided, strict=True):
+            pairs = by_hand | _unique(_without(one.fits, by_hand))
+            changed += self._take(one.connection, one.ledger, one.rows, pairs)
             adopted += len(pairs)
             taken = set(pairs.values())
             waiting += [
-                self._waiting(ledger, row, [line for line in fits.get(row_id, ()) if line not in taken])
-                for row_id, row in rows.items()
+                self._waiting(one.ledger, row, [line for line in one.fits.get(row_id, ()) if line not in taken])
+                for row_id, row in one.rows.items()
                 if row_id not in pairs
             ]
-        if left:
-            row_id, line_id = next(iter(left.items()))
-            raise AdoptionError(row_id, line_id, "is not waiting for a line", "Choose among the rows that adopt lists.")
         for loaded in [one for one in session.identity_map.values() if isinstance(one, self._items())]:
             session.expire(loaded)
         return Adoption(tenant_id=tenant_id, adopted=adopted, changed=tuple(changed), waiting=tuple(waiting))
@@ -117,7 +120,6 @@ class Adopter:
         """The tenant's rows that do not know their line."""
         item, entry = aliased(ledger.item), aliased(self.binding.entry)
         tenant = attribute(item, "tenant_id")
-        names = ("fiscal_year", "voucher_series", "voucher_number")
         return (
             select(
                 attribute(item, "id").label("row_id"),
@@ -125,7 +127,7 @@ class Adopter:
                 attribute(item, ledger.party).label("party_id"),
                 attribute(item, "amount").label("amount"),
                 attribute(item, "remaining_amount").label("remaining_amount"),
-                *(attribute(entry, name).label(name) for name in names),
+                *voucher_columns(entry),
             )
             .outerjoin(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
             .where(attribute(item, "general_ledger_line_id").is_(None))
@@ -167,20 +169,47 @@ class Adopter:
                 fits.setdefault(found.row_id, []).append(found.line_id)
         return fits, lines
 
-    def _chosen(
-        self, ledger: Ledger, rows: Mapping[Any, Any], lines: set[Any], chosen: Mapping[Any, Any]
-    ) -> dict[Any, Any]:
-        """Of what a person decided, that which concerns this ledger."""
-        pairs = {row_id: line_id for row_id, line_id in chosen.items() if row_id in rows}
-        for row_id, line_id in pairs.items():
-            if line_id not in lines or list(pairs.values()).count(line_id) > 1:
-                raise AdoptionError(
-                    row_id,
-                    line_id,
-                    f"of the {ledger.name} ledger cannot take that line, which waits for no row, or for another",
-                    "Choose a control line of the same tenant that has no open item.",
-                )
-        return pairs
+    def _read(self, session: Session, ledger: Ledger, tenant_id: Any) -> _Books:
+        """A ledger's rows and lines that wait for one another, under lock."""
+        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
+        self.writer.settler.lock_all(connection, ledger, tenant_id)
+        rows = {row.row_id: row for row in connection.execute(self._rows(ledger), {"tenant": tenant_id})}
+        fits, lines = self._fitting(connection, ledger, tenant_id)
+        return _Books(ledger, connection, rows, fits, lines)
+
+    def _decided(
+        self, books: _Books, tenant_id: Any, chosen: Mapping[Any, Any]
+    ) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """Of what a person decided, that which concerns a ledger: what is to be done, and what is done already."""
+        times = Counter(chosen.values())
+        todo = {
+            row_id: line_id
+            for row_id, line_id in chosen.items()
+            if row_id in books.rows and line_id in books.lines and times[line_id] == 1
+        }
+        item = books.ledger.item
+        done = select(attribute(item, "id"), attribute(item, "general_ledger_line_id")).where(
+            attribute(item, "id").in_([row_id for row_id in chosen if row_id not in books.rows]),
+            attribute(item, "tenant_id") == tenant_id,
+        )
+        adopted = ((row_id, line_id) for row_id, line_id in books.connection.execute(done))
+        return todo, {row_id: line_id for row_id, line_id in adopted if chosen.get(row_id) == line_id}
+
+    @staticmethod
+    def _refuse_others(books: Sequence[_Books], chosen: Mapping[Any, Any], decided: set[Any]) -> None:
+        for row_id, line_id in chosen.items():
+            if row_id in decided:
+                continue
+            for one in books:
+                if row_id in one.rows:
+                    raise AdoptionError(
+                        row_id,
+                        line_id,
+                        f"of the {one.ledger.name} ledger cannot take that line, which waits for no row, or for "
+                        "another",
+                        "Choose a control line of the same tenant that has no open item.",
+                    )
+            raise AdoptionError(row_id, line_id, "is not waiting for a line", "Choose among the rows that adopt lists.")
 
     @staticmethod
     def _waiting(ledger: Ledger, row: Any, line_ids: Sequence[Any]) -> WaitingRow:

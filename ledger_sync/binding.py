@@ -127,6 +127,16 @@ class Ledger:
         return next((document for document in self.documents if document.role != "payment"), None)
 
     @cached_property
+    def payer(self) -> Document | None:
+        """The class whose documents settle items: payments."""
+        return next((document for document in self.documents if document.role == "payment"), None)
+
+    @cached_property
+    def invoices(self) -> Document | None:
+        """The class whose documents open items and may be referred to; claims only name themselves."""
+        return self.opener if self.opener is not None and self.opener.role == "invoice" else None
+
+    @cached_property
     def table(self) -> Table:
         """The table of the open items."""
         table = inspect(self.item).local_table

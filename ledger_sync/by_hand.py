@@ -15,7 +15,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, inspect, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -25,17 +24,16 @@ from ledger_sync.binding import Binding, Ledger
 from ledger_sync.dialects import savepoints_hold
 from ledger_sync.errors import SettlementError
 from ledger_sync.models.types import ZERO, exact
+from ledger_sync.results import Result
 from ledger_sync.writer import Writer
 
 
-class Application(BaseModel):
+class Application(Result):
     """One row that a person's call appended: what it took from one item and put on the other, and when.
 
     ``from_line_id`` is the line of the payment or credit, ``to_line_id`` that of the invoice. ``amount`` is
     negative for an undoing, and zero for a ``pin`` or its ``release``.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     ledger: str
     tenant_id: Any
@@ -342,12 +340,12 @@ class ByHand:
         )
         values = application.model_dump(exclude={"ledger"})
         # who has another party's bucket may use the same key meanwhile; on SQLite there is one writer
-        held = decision.idempotency_key is not None and savepoints_hold(connection)
+        guarded = decision.idempotency_key is not None and savepoints_hold(connection)
         try:
-            with connection.begin_nested() if held else nullcontext():
+            with connection.begin_nested() if guarded else nullcontext():
                 self.writer.settler.append(connection, pair.ledger, **values)
         except IntegrityError as error:
-            if not held or "idempotency_key" not in str(error.orig):
+            if not guarded or "idempotency_key" not in str(error.orig):
                 raise
             raise self._key_taken(pair, decision) from error
         lines = {application.from_line_id, application.to_line_id}

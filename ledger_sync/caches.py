@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, func, literal, or_, select, type_coerce
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Bool, Lines, of_tenant
+from ledger_sync.control_lines import Bool, of_tenant, posted_of_tenant
 from ledger_sync.projection import ITEM_COLUMNS, project
 from ledger_sync.settings import Settings
 from ledger_sync.settlement import difference, settled_parts, status_of
@@ -64,11 +64,7 @@ def copied_data_differs(binding: Binding, settings: Settings, ledger: Ledger) ->
 
     Columns: subject_id, line_id, differing (the names of the columns). Bound value: ``tenant``.
     """
-
-    def of_lines(lines: Lines) -> list[ColumnElement[bool]]:
-        return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
-
-    projected = project(binding, settings, ledger, of_lines).subquery("projected")
+    projected = project(binding, settings, ledger, posted_of_tenant).subquery("projected")
     item, p = aliased(ledger.item), projected.c
     stored = [name for name in COPIED if ledger.stores(name)]
     differs = {name: attribute(item, name).is_distinct_from(p[name]) for name in stored}

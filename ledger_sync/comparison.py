@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant
+from ledger_sync.control_lines import Lines, of_tenant, posted_of_tenant
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.projection import project
 from ledger_sync.settings import Settings
@@ -75,11 +75,7 @@ def compared(binding: Binding, settings: Settings, ledger: Ledger, *, dated: boo
 
 def left_over(binding: Binding, settings: Settings, ledger: Ledger, *, dated: bool) -> Select[Any]:
     """The items of the tenant that no eligible line accounts for, each with its cause."""
-
-    def posted(lines: Lines) -> list[ColumnElement[bool]]:
-        return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
-
-    every = project(binding, settings, ledger, posted).subquery("every")
+    every = project(binding, settings, ledger, posted_of_tenant).subquery("every")
     items = _of_items(binding, settings, ledger, dated=dated).subquery("of_items").c
     accounted = (
         select(every.c.general_ledger_line_id)
@@ -109,12 +105,9 @@ def of_lines(binding: Binding, settings: Settings, ledger: Ledger, *, dated: boo
     """The posted control lines of the tenant, each with its cause and its item's amount."""
 
     def posted(lines: Lines) -> list[ColumnElement[bool]]:
-        entry_date = attribute(lines.entry, "entry_date")
-        conditions = [
-            of_tenant(lines.entry),
-            attribute(lines.entry, "posted"),
-        ]
+        conditions = posted_of_tenant(lines)
         if dated:
+            entry_date = attribute(lines.entry, "entry_date")
             conditions.append(entry_date <= bindparam("as_of", type_=entry_date.type))
         return conditions
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, fal
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Document, Entity, Ledger, attribute
-from ledger_sync.dialects import all_digits, among, characters
+from ledger_sync.dialects import all_digits, among, characters, unindexed
 from ledger_sync.models.types import Money
 from ledger_sync.plain import voucher_name
 from ledger_sync.settings import ControlAccount, Settings
@@ -46,6 +46,11 @@ class OfKeys:
 def voucher_text(row: Any) -> str:
     """The name of a row's voucher."""
     return voucher_name(row.voucher_series, row.voucher_number, row.fiscal_year)
+
+
+def voucher_columns(entry: Entity) -> list[ColumnElement[Any]]:
+    """What names an entry's voucher, as ``voucher_text`` reads it."""
+    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
 
 
 def is_one_of(text: ColumnElement[Any], words: Iterable[str]) -> Bool:
@@ -111,3 +116,17 @@ def of_tenant(entity: Entity) -> Bool:
     """Whether something is of the tenant of the bound value ``tenant``."""
     tenant_id = attribute(entity, "tenant_id")
     return tenant_id == bindparam("tenant", type_=tenant_id.type)
+
+
+def posted_of_tenant(lines: Lines) -> list[Bool]:
+    """The restriction to the posted lines of the tenant of the bound value ``tenant``."""
+    return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
+
+
+def is_party(party: Entity, party_id: ColumnElement[Any], tenant_id: ColumnElement[Any]) -> Bool:
+    """Whether a party is the one of that id in the tenant's own books; parties without a tenant are everybody's.
+
+    A host's tables may let a document name another tenant's party, whose name is nobody else's business.
+    """
+    is_it = attribute(party, "id") == party_id
+    return and_(is_it, unindexed(attribute(party, "tenant_id") == tenant_id)) if has(party, "tenant_id") else is_it

@@ -17,12 +17,13 @@ _SHOWN_MAX: Final = 60
 """So many characters of a refused value are shown."""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A refused value as a message repeats it: in ASCII, and not at any length."""
     try:
-        shown = ascii(value)
+        text = ascii(value)
     except ValueError:  # an int of so many digits that Python refuses to write it
         return f"a {type(value).__name__} of thousands of digits"
-    return shown if len(shown) <= _SHOWN_MAX else f"{shown[: _SHOWN_MAX - 3]}..."
+    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
 
 
 class LedgerSyncError(Exception):
@@ -46,6 +47,16 @@ def _as_it_was(kind: type[LedgerSyncError], arguments: tuple[Any, ...]) -> Ledge
     return error
 
 
+class RemediedError(LedgerSyncError):
+    """Base class of errors of one shape: what it is about, what is wrong with it, and what to do next."""
+
+    remedy: str
+
+    def __init__(self, subject: str, problem: str, remedy: str) -> None:
+        self.remedy = remedy
+        super().__init__(f"{subject} {problem}. {remedy}")
+
+
 class ValueRefusedError(LedgerSyncError, ValueError, DontWrapMixin):
     """A value that no column of the books takes. ``value`` is what was given.
 
@@ -60,27 +71,25 @@ class ConfigurationError(LedgerSyncError, ValueError):
     """Settings, models, an attachment or a call that make no sense, alone or with one another."""
 
 
-class AmountError(ValueRefusedError):
+class AmountError(RemediedError, ValueRefusedError):
     """An amount that cannot be stored exactly: NaN, infinite, a float, too many decimals, or too large.
 
     ``name`` is the field, ``value`` what was given.
     """
 
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.name = name
         self.value = value
-        super().__init__(f"{name} = {_shown(value)} {problem}. {remedy}")
+        super().__init__(f"{name} = {shown(value)}", problem, remedy)
 
 
-class TextError(ValueRefusedError):
+class TextError(RemediedError, ValueRefusedError):
     """A text that a database would cut, refuse or garble: too long, with NUL or half a surrogate pair."""
 
     def __init__(self, name: str, value: object, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.name = name
         self.value = value
-        super().__init__(f"{name} = {_shown(value)} {problem}. {remedy}")
+        super().__init__(f"{name} = {shown(value)}", problem, remedy)
 
 
 class TimestampError(ValueRefusedError):
@@ -88,16 +97,15 @@ class TimestampError(ValueRefusedError):
 
     def __init__(self, value: object, problem: str = "has no time zone, so it names no moment") -> None:
         self.value = value
-        super().__init__(f"{_shown(value)} {problem}. Give an aware datetime, datetime.now(timezone.utc) say.")
+        super().__init__(f"{shown(value)} {problem}. Give an aware datetime, datetime.now(timezone.utc) say.")
 
 
-class EntryError(LedgerSyncError):
+class EntryError(RemediedError):
     """A journal entry that cannot be posted, changed or reversed as asked. ``voucher`` names it."""
 
     def __init__(self, voucher: str, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.voucher = voucher
-        super().__init__(f"Voucher {voucher} {problem}. {remedy}")
+        super().__init__(f"Voucher {voucher}", problem, remedy)
 
 
 class UnbalancedEntryError(EntryError):
@@ -150,32 +158,29 @@ class BulkWriteError(LedgerSyncError):
         super().__init__(message)
 
 
-class SettlementError(LedgerSyncError):
+class SettlementError(RemediedError):
     """Two open items that cannot be settled, or taken apart, as asked. ``items`` names both, by table and id."""
 
     def __init__(self, items: tuple[str, str], problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.items = items
-        super().__init__(f"{items[0]} and {items[1]} {problem}. {remedy}")
+        super().__init__(f"{items[0]} and {items[1]}", problem, remedy)
 
 
-class LinkError(LedgerSyncError):
+class LinkError(RemediedError):
     """A source link that cannot be made or taken back as asked. ``line_id`` is the journal line's id."""
 
     def __init__(self, line_id: object, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.line_id = line_id
-        super().__init__(f"Journal line {line_id} {problem}. {remedy}")
+        super().__init__(f"Journal line {line_id}", problem, remedy)
 
 
-class AdoptionError(LedgerSyncError):
+class AdoptionError(RemediedError):
     """A row from before that cannot take the line that was chosen for it. ``row_id`` and ``line_id`` name both."""
 
     def __init__(self, row_id: object, line_id: object, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.row_id = row_id
         self.line_id = line_id
-        super().__init__(f"Row {row_id} (line {line_id} was chosen) {problem}. {remedy}")
+        super().__init__(f"Row {row_id} (line {line_id} was chosen)", problem, remedy)
 
 
 class CutOverError(LedgerSyncError, ValueError):
@@ -193,24 +198,30 @@ class RunActiveError(LedgerSyncError):
         )
 
 
-class RunStateError(LedgerSyncError):
+class RunStateError(RemediedError):
     """A run that cannot be resumed or steered as asked. ``run_id`` names it."""
 
     def __init__(self, run_id: object, problem: str, remedy: str) -> None:
-        self.remedy = remedy
         self.run_id = run_id
-        super().__init__(f"Run {run_id} {problem}. {remedy}")
+        super().__init__(f"Run {run_id}", problem, remedy)
 
 
 class TooManyErrorsError(LedgerSyncError):
-    """A run that met more bad lines or documents than its limits allow, and stopped."""
+    """A run that met as many bad lines or documents as its limits allow no more, and stopped.
+
+    ``count``: so many in a row, or in all, as the ``setting`` counts. The run can be resumed: it goes on after what it
+    has recorded, which only a later run tries again. One that has recorded more than ``errors_max`` stops again at its
+    next error.
+    """
 
     def __init__(self, run_id: object, count: int, setting: str) -> None:
         self.run_id = run_id
         self.count = count
+        self.setting = setting
         super().__init__(
-            f"Run {run_id} stopped after {count} errors, the limit of {setting}. They are in ledger_sync_errors with "
-            "their messages. Mend what they have in common and resume the run, or raise the limit in the settings."
+            f"Run {run_id} stopped after {count} errors ({setting}). They are in ledger_sync_errors with their "
+            "messages. Mend what they have in common, then start a new run, which tries them again; or raise the limit "
+            "in the settings and resume this one, which goes on after them."
         )
 
 
@@ -232,17 +243,16 @@ class ImportRefusedError(LedgerSyncError):
         return ImportRefusedError(self.problem, line=self.line, file=file)
 
 
-class NotInTheBooksError(LedgerSyncError, LookupError):
+class NotInTheBooksError(RemediedError, LookupError):
     """Something that was asked for by name and is not in this tenant's books, or not told apart there.
 
     ``could_be`` names those that it could be.
     """
 
     def __init__(self, subject: str, problem: str, remedy: str, could_be: Sequence[str] = ()) -> None:
-        self.remedy = remedy
         self.subject = subject
         self.could_be = tuple(could_be)
-        super().__init__(f"{subject} {problem}. {remedy}")
+        super().__init__(subject, problem, remedy)
 
 
 class UnknownTenantError(LedgerSyncError, ValueError):

@@ -1,4 +1,4 @@
-"""What became of an entry, a document or the newest postings, in words; reads only.
+"""What became of an entry or a document, in words; reads only.
 
 Nothing is decided here: the projection says which reason applies to a control line, and the reasons come in a
 fixed order, so every rule before it holds and those after it were not asked.
@@ -8,35 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, inspect, or_, select, union
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, inspect, or_, select, union
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import held, key_held
-from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, debit_less_credit, of_tenant, source_types, voucher_text
+from ledger_sync.binding import Binding, Document, Ledger, aliased, attribute
+from ledger_sync.control_lines import Lines, debit_less_credit, source_types, voucher_columns, voucher_text
 from ledger_sync.dialects import normalised, unindexed
 from ledger_sync.errors import NotInTheBooksError
-from ledger_sync.models.types import checked_text, in_utc, is_zoned, moment_in_utc
+from ledger_sync.models.types import checked_text
+from ledger_sync.outcomes import Row, outcome
 from ledger_sync.projection import project
 from ledger_sync.proof import MEANINGS
 from ledger_sync.reports import OpenItem, items_of_lines
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
-
-
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
 
 ASKED_MAX: Final = 100
 """The longest name of a voucher or document that is looked up: series, number and year of the ready-made models."""
 
 
-class Rule(_Result):
+class Rule(Result):
     """One rule that a control line was measured by: whether it holds, and in words what was found."""
 
     name: str
@@ -44,7 +40,7 @@ class Rule(_Result):
     text: str
 
 
-class LineExplanation(_Result):
+class LineExplanation(Result):
     """One journal line. ``amount`` is debit less credit. ``rules`` stop at the first that does not hold.
 
     ``outcome``: ``written``, ``missing``, ``differs``, ``no_control_account``, the reason why it has no open item, or
@@ -61,7 +57,7 @@ class LineExplanation(_Result):
     item: OpenItem | None = None
 
 
-class EntryExplanation(_Result):
+class EntryExplanation(Result):
     """One journal entry and what became of each of its lines."""
 
     general_ledger_id: Any
@@ -72,7 +68,7 @@ class EntryExplanation(_Result):
     lines: tuple[LineExplanation, ...]
 
 
-class Explanation(_Result):
+class Explanation(Result):
     """The answer to "what became of this?". ``text`` says it in one sentence; ``entries`` rule by rule."""
 
     tenant_id: Any
@@ -109,7 +105,7 @@ def entries_of_voucher(connection: Connection, binding: Binding, tenant_id: Any,
             without = match["number"]
             of_year = attribute(entry, "fiscal_year") == int(match["year"])
             called = or_(called, and_(or_(number == without, series + "-" + number == without), of_year))
-        query = select(entry.id, *_voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
+        query = select(entry.id, *voucher_columns(entry)).where(attribute(entry, "tenant_id") == tenant_id, called)
         rows = list(connection.execute(query.order_by(entry.id).limit(10)))
         if len(rows) > 1:
             several = [voucher_text(row) for row in rows]
@@ -222,7 +218,7 @@ class _Explainer:
     def _entry(self, tenant_id: Any, entry_id: Any) -> EntryExplanation | None:
         entry, line = self.binding.entry, self.binding.line
         columns = ("id", "entry_date", "posted", "source_type", "source_id")
-        query = select(*(attribute(entry, name).label(name) for name in columns), *_voucher_columns(entry))
+        query = select(*(attribute(entry, name).label(name) for name in columns), *voucher_columns(entry))
         query = query.where(attribute(entry, "id") == entry_id, attribute(entry, "tenant_id") == tenant_id)
         row = self.connection.execute(query).one_or_none()
         if row is None:
@@ -261,21 +257,21 @@ class _Explainer:
 
     def _line(self, ledger: Ledger, row: Any, items: dict[Any, OpenItem]) -> LineExplanation:
         item = items.get(row.general_ledger_line_id)
-        must = _Row(row.tenant_id, row.account_number, row.party_id, row.amount)
-        has = None if item is None else _Row(item.tenant_id, item.account_number, item.party_id, item.amount)
-        outcome = _outcome(row.reason, must, has)
+        must = Row(row.tenant_id, row.account_number, row.party_id, row.amount)
+        has = None if item is None else Row(item.tenant_id, item.account_number, item.party_id, item.amount)
+        became = outcome(row.reason, must, has)
         return LineExplanation(
             line_number=row.line_number,
             account_number=row.account_number,
             amount=row.signed_amount,
             ledger=ledger.name,
-            outcome=outcome,
-            text=_sentence(ledger, row, item, outcome),
-            rules=self._rules(ledger, row, item, outcome),
+            outcome=became,
+            text=_sentence(ledger, row, item, became),
+            rules=self._rules(ledger, row, item, became),
             item=item,
         )
 
-    def _rules(self, ledger: Ledger, row: Any, item: OpenItem | None, outcome: str) -> tuple[Rule, ...]:
+    def _rules(self, ledger: Ledger, row: Any, item: OpenItem | None, became: str) -> tuple[Rule, ...]:
         """The rules in the order in which they are asked, up to the one that does not hold."""
         control = self.settings.control_account(row.account_number)
         taken = ", ".join(control.sources) if control is not None else ""
@@ -305,15 +301,11 @@ class _Explainer:
         )
         rules = [first]
         for name, fine, not_fine in asked:
-            holds = not (row.reason == name or (name == "written" and outcome != "written"))
+            holds = not (row.reason == name or (name == "written" and became != "written"))
             rules.append(Rule(name=name, holds=holds, text=fine if holds else not_fine))
             if not holds:
                 break
         return tuple(rules)
-
-
-def _voucher_columns(entry: Entity) -> list[ColumnElement[Any]]:
-    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
 
 
 def _elsewhere(line: Any) -> LineExplanation:
@@ -327,24 +319,6 @@ def _elsewhere(line: Any) -> LineExplanation:
     )
 
 
-class _Row(NamedTuple):
-    """What of a row decides whether it is its line's."""
-
-    tenant_id: Any
-    account_number: str
-    party_id: Any
-    amount: Decimal
-
-
-def _outcome(reason: str | None, must: _Row, has: _Row | None) -> str:
-    """What became of a control line: the row that it must have, if there is no reason against it, and what it has."""
-    if has is None:
-        return reason or "missing"
-    if reason is not None:
-        return "orphan"
-    return "written" if has == must else "differs"
-
-
 def _wrong(ledger: Ledger, row: Any, item: OpenItem | None) -> str:
     if item is None:
         return f"It should have a row in the {ledger.name} ledger and has none."
@@ -354,8 +328,8 @@ def _wrong(ledger: Ledger, row: Any, item: OpenItem | None) -> str:
     )
 
 
-def _sentence(ledger: Ledger, row: Any, item: OpenItem | None, outcome: str) -> str:
-    if outcome == "written" and item is not None:
+def _sentence(ledger: Ledger, row: Any, item: OpenItem | None, became: str) -> str:
+    if became == "written" and item is not None:
         return f"It has an open item in the {ledger.name} ledger: {item.amount}, {item.remaining_amount} of it open."
     if row.reason is not None:
         meaning, next_step = MEANINGS[row.reason]
@@ -375,84 +349,3 @@ def _summary(entries: Sequence[EntryExplanation]) -> str:
         vouchers = ", ".join(entry.voucher for entry in entries)
         return f"No ledger entry was created: no line of voucher {vouchers} is on a control account."
     return " ".join(f"Voucher {entry.voucher}, line {line.line_number}: {line.text}" for entry, line in control)
-
-
-# -- the newest ----------------------------------------------------------------------------------------
-
-
-class RecentLine(_Result):
-    """A control line that was posted lately, and what became of it.
-
-    ``outcome``: ``written``, ``missing``, ``differs``, ``orphan``, or the reason why it has no open item, as in a
-    ``LineExplanation``. ``written_at``: when its row was.
-    """
-
-    ledger: str
-    voucher: str
-    entry_date: date
-    posted_at: datetime
-    account_number: str
-    amount: Decimal
-    outcome: str
-    item_id: Any
-    written_at: datetime | None
-    remaining_amount: Decimal | None
-    status: str | None
-
-
-def recent(
-    session: Session, binding: Binding, settings: Settings, tenant_id: Any, since: datetime, *, limit: int = 100
-) -> tuple[RecentLine, ...]:
-    """The control lines that were posted since a moment, the newest first, at most ``limit`` per ledger."""
-    moment = moment_in_utc(since)
-    found: list[RecentLine] = []
-    for name in settings.ledgers():
-        ledger = binding.ledger(name)
-        connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
-        query = binding.once(settings, ("recent", name), lambda: _recent(binding, settings, ledger))  # noqa: B023
-        zoned = is_zoned(attribute(binding.entry, "posted_at").type)
-        parameters = {"tenant": tenant_id, "since": moment if zoned else moment.replace(tzinfo=None)}
-        for row in connection.execute(query.limit(limit), parameters):
-            values = {name: getattr(row, name) for name in RecentLine.model_fields if hasattr(row, name)}
-            must = _Row(row.tenant_id, row.account_number, row.party_id, row.amount)
-            has = None if row.item_id is None else _Row(row.of_tenant, row.on_account, row.of_party, row.item_amount)
-            outcome = _outcome(row.reason, must, has)
-            values["posted_at"] = in_utc(row.posted_at)
-            values["written_at"] = None if row.written_at is None else in_utc(row.written_at)
-            found.append(RecentLine(ledger=ledger.name, voucher=voucher_text(row), outcome=outcome, **values))
-    return tuple(sorted(found, key=lambda line: line.posted_at, reverse=True))
-
-
-def _recent(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
-    def lately(lines: Lines) -> list[ColumnElement[bool]]:
-        posted_at = attribute(lines.entry, "posted_at")
-        return [of_tenant(lines.entry), posted_at >= bindparam("since", type_=posted_at.type)]
-
-    p = project(binding, settings, ledger, lately).subquery("lately").c
-    item, entry = aliased(ledger.item), aliased(binding.entry)
-    posted_at = attribute(entry, "posted_at")
-    return (
-        select(
-            p.fiscal_year,
-            p.voucher_series,
-            p.voucher_number,
-            p.entry_date,
-            posted_at.label("posted_at"),
-            p.tenant_id,
-            p.account_number,
-            p.party_id,
-            p.amount,
-            p.reason,
-            attribute(item, "id").label("item_id"),
-            attribute(item, "tenant_id").label("of_tenant"),
-            attribute(item, "account_number").label("on_account"),
-            attribute(item, ledger.party).label("of_party"),
-            attribute(item, "amount").label("item_amount"),
-            attribute(item, "created_at").label("written_at"),
-            attribute(item, "remaining_amount").label("remaining_amount"),
-            attribute(item, "status").label("status"),
-        )
-        .join(entry, attribute(entry, "id") == p.general_ledger_id)
-        .outerjoin(item, attribute(item, "general_ledger_line_id") == p.general_ledger_line_id)
-        .order_by(posted_at.desc(), p.general_ledger_line_id.desc())
-    )

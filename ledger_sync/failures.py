@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.caches import copied_data_differs
 from ledger_sync.comparison import compared
-from ledger_sync.control_lines import of_tenant, on_accounts, voucher_text
+from ledger_sync.control_lines import of_tenant, on_accounts, voucher_columns, voucher_text
 from ledger_sync.dialects import among, parameter_set
 from ledger_sync.mentions import mentioned
 from ledger_sync.models.own import NOTE_MAX
@@ -58,7 +58,7 @@ def failures(
 ) -> tuple[Failure, ...]:
     """The recorded failures in one tenant's books, the newest first; of one run, if its id is given."""
     table, entry = binding.error.__table__, aliased(binding.entry)
-    voucher = [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
+    voucher = voucher_columns(entry)
     query = (
         select(table, attribute(entry, "id").label("entry_id"), *voucher)
         .outerjoin(entry, and_(attribute(entry, "id") == table.c.general_ledger_id, of_tenant(entry)))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     Connection,
     Integer,
@@ -28,6 +27,7 @@ from ledger_sync.caches import application_differs, copied_data_differs, remaini
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.kid import claims_to_be_kid, is_valid_kid
 from ledger_sync.mentions import ambiguous, drafts, no_control_line, not_posted, other_party, unresolved_kids, unused
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -79,18 +79,14 @@ FAULTS: Final = ("remaining_differs", "application_differs", "copied_data_differ
 """Findings that a repair mends; the others are for a person to decide."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Subject(_Result):
+class Subject(Result):
     """What a finding is about: an entry, a document, a row. ``text`` names it for people."""
 
     id: Any
     text: str
 
 
-class Finding(_Result):
+class Finding(Result):
     """Something wrong, or worth a look, that carries no amount of difference.
 
     ``fault``: it should not be there, and a repair mends it.
@@ -191,18 +187,16 @@ def _questions_of_faults(binding: Binding, settings: Settings, ledger: Ledger) -
 
 
 def _questions_for_people(binding: Binding, settings: Settings, ledger: Ledger) -> Iterator[_Question]:
-    for document in ledger.documents:
-        if document.role != "payment":
-            yield _Question(
-                "document_not_posted",
-                not_posted(binding, settings, ledger, document),
-                lambda row: f"{row.document} {row.subject_id}, number {row.number}, of {row.day}",
-            )
+    if ledger.opener is not None:
+        yield _Question(
+            "document_not_posted",
+            not_posted(binding, settings, ledger, ledger.opener),
+            lambda row: f"{row.document} {row.subject_id}, number {row.number}, of {row.day}",
+        )
     yield _Question("no_control_line", no_control_line(binding, settings, ledger), _voucher)
     yield _Question("account_unused", unused(binding, settings, ledger), lambda row: f"account {row.subject_id}")
     yield _Question("draft_waits", drafts(binding, settings, ledger), _voucher)
-    invoices = next((document for document in ledger.documents if document.role == "invoice"), None)
-    payments = next((document for document in ledger.documents if document.role == "payment"), None)
+    invoices, payments = ledger.invoices, ledger.payer
     if invoices is not None:
         if invoices.reference is not None:
             yield _Question(

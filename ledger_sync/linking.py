@@ -1,6 +1,8 @@
 """Source links by hand: a posted line gets its document, or loses it again, and its open item follows at once.
 
-The posted entry itself is never touched. The link says how it came about, who made it and why.
+The posted entry itself is never touched. The link says how it came about, who made it and why. A line has one link at
+most, so no call needs a key of its own to be made once: a link that is there already is the answer to a second call for
+it. Each call holds the line, so two sessions that link or unlink the same line do it one after the other.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Linking:
         actor: str,
         reason: str,
     ) -> Any:
-        """Link a control line to a document of its tenant; returns the link."""
+        """Link a control line to a document of its tenant; returns the link, also where it is there already."""
         control, account_number = self._control(session, tenant_id, line_id)
         ledger = self.binding.ledger(control.ledger)
         bound = ledger.document(document)
@@ -63,9 +65,14 @@ class Linking:
             attribute(model, "id") == document_id, attribute(model, "tenant_id") == tenant_id
         )
         connection = session.connection(bind_arguments={"mapper": inspect(model)})
-        if connection.scalar(query) is None:
+        found_id = connection.scalar(query)
+        if found_id is None:
             raise LinkError(line_id, f"cannot come from {document} {document_id}, which is not there", "Check the id.")
-        if self._of_line(session, line_id) is not None:
+        there = self._of_line(session, line_id)
+        if there is not None:
+            names_it = control.sources.get(there.source_type) == document and there.source_id in (found_id, document_id)
+            if names_it and (not has(self.binding.link, "kind") or there.kind == kind):
+                return there
             raise LinkError(line_id, "has a source link already", "Take it back with unlink first.")
         told = {"kind": kind, "method": method, "actor": actor, "reason": reason}
         made = self.binding.link(
@@ -119,13 +126,14 @@ class Linking:
             session.expire(item)
 
     def _control(self, session: Session, tenant_id: Any, line_id: Any) -> tuple[ControlAccount, str]:
-        """The control account of a line, and its number there."""
+        """The control account of a line, and its number there; the line is held until the transaction ends."""
         line, entry = self.binding.line, self.binding.entry
         query = (
             select(attribute(line, "account_number"))
             .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
             .where(attribute(line, "id") == line_id, attribute(entry, "tenant_id") == tenant_id)
         )
+        query = query.with_for_update(key_share=True, of=line)
         account_number: str | None = session.connection(bind_arguments={"mapper": inspect(line)}).scalar(query)
         if account_number is None:
             raise LinkError(line_id, "is not in the books", "Check the id and the tenant.")

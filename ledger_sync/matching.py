@@ -14,17 +14,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select, String, and_, func, inspect, literal, or_, select
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, source_type_on, source_types, voucher_text
+from ledger_sync.control_lines import is_party, of_tenant, posted_of_tenant, source_type_on, source_types, voucher_text
 from ledger_sync.mentions import mentioned
 from ledger_sync.projection import project
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 OPENS_WITHIN_DAYS: Final = 31
@@ -39,11 +40,7 @@ Role = Literal["opens", "pays"]
 ROLES: Final[tuple[Role, ...]] = ("opens", "pays")
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Candidate(_Result):
+class Candidate(Result):
     """A document that a line may come from. ``role``: the line ``opens`` it, or ``pays`` it."""
 
     document: str
@@ -56,7 +53,7 @@ class Candidate(_Result):
     evidence: tuple[Evidence, ...]
 
 
-class Proposal(_Result):
+class Proposal(Result):
     """A source-less control line with its candidates. ``amount`` is in the ledger's normal direction."""
 
     ledger: str
@@ -71,7 +68,7 @@ class Proposal(_Result):
     candidates: tuple[Candidate, ...]
 
 
-class Matches(_Result):
+class Matches(Result):
     """All proposals of one tenant. ``unmatched``: source-less control lines without any candidate."""
 
     tenant_id: Any
@@ -104,8 +101,8 @@ def match(session: Session, binding: Binding, settings: Settings, tenant_id: Any
         sourceless += len(lines)
         amounts = {line.row.amount for line in lines}
         pools: list[_Pool] = []
-        opening = [d for d in ledger.documents if d.role != "payment" and has(d.model, "amount")]
-        for document, role in ((d, role) for d in opening for role in ROLES):
+        opening = [ledger.opener] if ledger.opener is not None and has(ledger.opener.model, "amount") else []
+        for document, role in product(opening, ROLES):
             shape = ("candidates", name, document.name, role)
             query = binding.once(settings, shape, lambda: _untaken(*arguments, document, role))  # noqa: B023
             rows = connection.execute(query, {"tenant": tenant_id})
@@ -165,9 +162,10 @@ class _Pool:
 
     def _near(self, row: Any) -> Iterator[_Paper]:
         """Documents of dates on which, by the line's, they could have been posted, or paid."""
-        papers = self.papers.get(row.amount, [])
-        first = row.entry_date - timedelta(days=self.before_days)
-        last = row.entry_date + timedelta(days=OPENS_WITHIN_DAYS)
+        papers, day = self.papers.get(row.amount, []), row.entry_date
+        # no further than the calendar goes
+        first = day - min(timedelta(days=self.before_days), day - date.min)
+        last = day + min(timedelta(days=OPENS_WITHIN_DAYS), date.max - day)
         for place in range(bisect_left(papers, first, key=_day), bisect_right(papers, last, key=_day)):
             yield papers[place]
 
@@ -257,11 +255,7 @@ def _candidate(row: Any, document: Document, role: Role, evidence: tuple[Evidenc
 
 def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     """Posted control lines of the tenant, on either side of the cut-over, that name no source."""
-
-    def posted(lines: Lines) -> list[ColumnElement[bool]]:
-        return [of_tenant(lines.entry), attribute(lines.entry, "posted")]
-
-    p = project(binding, settings, ledger, posted).subquery("lines").c
+    p = project(binding, settings, ledger, posted_of_tenant).subquery("lines").c
     line, entry = aliased(binding.line), aliased(binding.entry)
     return (
         select(
@@ -300,7 +294,8 @@ def _untaken(binding: Binding, settings: Settings, ledger: Ledger, document: Doc
         _optional(party, "name").label("party_name"),
     )
     if party is not None:
-        query = query.outerjoin(party, attribute(party, "id") == attribute(model, document.party))
+        its_party = is_party(party, attribute(model, document.party), attribute(model, "tenant_id"))
+        query = query.outerjoin(party, its_party)
     query = query.where(of_tenant(model), attribute(model, "amount").is_not(None), day.is_not(None))
     if document.kind is not None:
         kind = attribute(model, document.kind, text=True)
@@ -326,10 +321,10 @@ def _taken(
     item = aliased(ledger.item)
     kind, left = attribute(item, "kind"), func.abs(attribute(item, "remaining_amount"))
     partly = and_(kind != "payment", left < func.abs(attribute(model, "amount")))
-    held = select(attribute(item, "id")).where(
+    its_items = select(attribute(item, "id")).where(
         attribute(item, "tenant_id") == attribute(model, "tenant_id"),
         attribute(item, "source_type").in_(source_types(settings, ledger, document)),
         attribute(item, "source_id") == attribute(model, "id"),
         or_(kind == "payment", partly),
     )
-    return held.exists()
+    return its_items.exists()

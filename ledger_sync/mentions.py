@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, false, func, literal
 
 from ledger_sync.attributes import as_key, sortable_key
 from ledger_sync.binding import Binding, Document, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Lines, of_tenant, on_accounts, source_types
+from ledger_sync.control_lines import Lines, of_tenant, on_accounts, source_types, voucher_columns
 from ledger_sync.cut_over import cut_over_day, entry_before
 from ledger_sync.dialects import normalised, unindexed
 from ledger_sync.naming import candidates
@@ -74,25 +74,16 @@ def not_posted(binding: Binding, settings: Settings, ledger: Ledger, document: D
     )
 
 
-def _names_of(entry: Entity) -> list[ColumnElement[Any]]:
-    return [attribute(entry, name).label(name) for name in ("fiscal_year", "voucher_series", "voucher_number")]
-
-
 def no_control_line(binding: Binding, settings: Settings, ledger: Ledger) -> Select[Any]:
     """Posted entries with an invoice or claim as their source, none of whose lines is on a control account."""
     entry, line = aliased(binding.entry), aliased(binding.line)
-    names = [
-        name
-        for document in ledger.documents
-        if document.role != "payment"
-        for name in source_types(settings, ledger, document)
-    ]
+    names = source_types(settings, ledger, ledger.opener) if ledger.opener is not None else ()
     on_control = select(line.id).where(
         line.general_ledger_id == entry.id,
         on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),
     )
     return (
-        select(attribute(entry, "id").label("subject_id"), *_names_of(entry))
+        select(attribute(entry, "id").label("subject_id"), *voucher_columns(entry))
         .where(of_tenant(entry), attribute(entry, "posted"), attribute(entry, "source_type").in_(names))
         .where(attribute(entry, "reverses_id").is_(None), ~entry_before(settings, entry), ~on_control.exists())
         .order_by(attribute(entry, "id"))
@@ -143,7 +134,7 @@ def _unresolved(binding: Binding, ledger: Ledger) -> tuple[Entity, ColumnElement
         select(
             attribute(item, "general_ledger_line_id").label("subject_id"),
             reference.label("reference"),
-            *_names_of(entry),
+            *voucher_columns(entry),
         )
         .join(entry, attribute(entry, "id") == attribute(item, "general_ledger_id"))
         .where(of_tenant(item), key.like(f"{UNRESOLVED}%"), attribute(item, "remaining_amount") != 0)

@@ -16,13 +16,14 @@ from datetime import datetime
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ledger_sync import signals
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.logs import log
 from ledger_sync.plain import one_line
 from ledger_sync.proof import Proof
+from ledger_sync.results import Result
 
 FINAL_STATES: Final = ("completed", "completed_with_errors", "cancelled", "failed", "paused")
 """States in which nobody works on a run."""
@@ -39,11 +40,7 @@ ALL_TENANTS: Final = AllTenants()
 """Given as ``tenant_id``, it means every tenant's books. Nothing means it by default."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Progress(_Result):
+class Progress(Result):
     """One whole snapshot of a run, taken after a commit.
 
     ``sequence`` rises with every snapshot; whoever gets several drops what is older. ``processed`` and ``total`` count
@@ -81,7 +78,7 @@ class Progress(_Result):
         return self.state in FINAL_STATES
 
 
-class StageReport(_Result):
+class StageReport(Result):
     """The counts of one stage: control lines seen, rows written, applications appended, lines skipped by reason.
 
     ``found``: in ``checking`` the documents that no posted entry mentions, by kind; in a repair what was found wrong,
@@ -100,7 +97,7 @@ class StageReport(_Result):
     found: Mapping[str, int] = Field(default_factory=dict)
 
 
-class RunReport(_Result):
+class RunReport(Result):
     """What a run did. ``synced`` counts the rows that it wrote; rows that were there are not counted.
 
     ``clean``: whether the proof that a run takes at its end is clean for all tenants; null until then, and for a dry

@@ -1,10 +1,11 @@
 """The proof: every øre between a control account and its subledger is assigned to one named cause.
 
-One statement per ledger (``compared``) reads both sides in one snapshot. Each posted control line falls under
-exactly one cause: the projection's reason, ``missing`` (it should have an open item and has none),
-``amount_differs``, ``wrong_party``, or nothing when line and item agree. Each open item that no eligible line
-accounts for is an ``orphan``. So the causes add up to the difference by construction. What is wrong without an
-amount is in ``findings``. Reads only.
+One statement per ledger (``totals``) adds up both sides in one snapshot; further ones fetch examples, if there are any.
+Each posted control line falls under exactly one cause: the projection's reason, ``missing`` (it should have an open
+item and has none), ``amount_differs``, ``wrong_party``, or nothing when line and item agree. Each open item that no
+eligible line accounts for is an ``orphan``, or ``not_adopted`` if it is a row from before that does not know its line.
+So the causes add up to the difference by construction. What is wrong without an amount is in ``findings``, but for
+``wrong_party``. Reads only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     Connection,
     Engine,
@@ -35,7 +35,8 @@ from ledger_sync.comparison import ALL_ITEMS, LEFT_OVER, compared, left_over, of
 from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import plan_plainly
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import ZERO, Words, utc_now
+from ledger_sync.models.types import ZERO, Words, checked_text, utc_now
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 FAULTS: Final = ("missing", "amount_differs", "wrong_party", "orphan")
@@ -91,11 +92,7 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
 """What each reason and cause means, and what to do next."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Example(_Result):
+class Example(Result):
     """One line or row behind a cause. ``amount`` is its share of the difference; ``voucher`` is null for an orphan."""
 
     general_ledger_id: Any
@@ -113,18 +110,22 @@ class Difference(Example):
     cause: str
 
 
-class Cause(_Result):
-    """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next."""
+class Cause(Result):
+    """A share of the difference: how many lines or rows, what they add up to, what it means, what to do next.
+
+    ``fault``: it should not be there, and a repair mends it; any other the books themselves explain.
+    """
 
     name: str
     count: int
     amount: Decimal
     meaning: str
     next_step: str
+    fault: bool
     examples: tuple[Example, ...] = ()
 
 
-class AccountProof(_Result):
+class AccountProof(Result):
     """One control account. Amounts are in the normal direction of the account's ledger.
 
     ``difference`` is the GL balance less the subledger balance, and the sum of the causes' amounts.
@@ -141,10 +142,10 @@ class AccountProof(_Result):
     @property
     def faults(self) -> tuple[Cause, ...]:
         """The causes that should not be there."""
-        return tuple(cause for cause in self.causes if cause.name in FAULTS)
+        return tuple(cause for cause in self.causes if cause.fault)
 
 
-class Proof(_Result):
+class Proof(Result):
     """The reconciliation of one tenant's control accounts with their subledgers.
 
     ``as_of``: entries dated later are left out on both sides; null means all of them. ``findings``: what is wrong or
@@ -249,6 +250,10 @@ def differences(
 
     Those of one account, and of one cause, if these are given.
     """
+    # a text that is refused while a statement is streamed leaves the cursor that was made for it
+    for called, wanted in (("tenant_id", tenant_id), ("account_number", account_number), ("cause", cause)):
+        if isinstance(wanted, str):
+            checked_text(called, wanted, None)
     begin_snapshot(session, binding)
     for name in settings.ledgers():
         ledger = binding.ledger(name)
@@ -339,6 +344,7 @@ def _account(
             amount=by_cause[name].gl_amount - by_cause[name].item_amount,
             meaning=MEANINGS[name][0],
             next_step=MEANINGS[name][1],
+            fault=name in FAULTS,
             examples=tuple(examples.get((account_number, name), ())),
         )
         for name in (*EXPLAINED, *FAULTS)

@@ -13,7 +13,6 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -32,21 +31,18 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import voucher_text
+from ledger_sync.control_lines import is_party, voucher_columns, voucher_text
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
-from ledger_sync.settlement import remaining
+from ledger_sync.settlement import remaining, status_of
 
 BUCKET_DAYS_MAX: Final = 36_500
 """A hundred years, so that no bucket ends before the calendar begins."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class OpenItem(_Result):
+class OpenItem(Result):
     """One open item. Amounts are positive when owed in the ledger's normal direction.
 
     ``voucher`` is null for an orphan whose entry is gone.
@@ -109,8 +105,6 @@ def _open_item(ledger: Ledger, row: Any) -> OpenItem:
     values["voucher"] = None if row.voucher_number is None else voucher_text(row)
     for name in ("voucher_series", "voucher_number", "fiscal_year"):
         del values[name]
-    amount, left = values["amount"], values["remaining_amount"]
-    values["status"] = "paid" if not left else "open" if left == amount else "partially_paid"
     return OpenItem(ledger=ledger.name, **values)
 
 
@@ -171,9 +165,8 @@ class _Source:
                 currency.label("currency"),
                 party.label("party_id"),
                 self.left.label("remaining_amount"),
-                attribute(entry, "fiscal_year").label("fiscal_year"),
-                attribute(entry, "voucher_series").label("voucher_series"),
-                attribute(entry, "voucher_number").label("voucher_number"),
+                status_of(self.left, attribute(item, "amount")).label("status"),
+                *voucher_columns(entry),
                 self.party_number.label("party_number"),
                 self.party_name.label("party_name"),
             )
@@ -183,7 +176,7 @@ class _Source:
         if then is not None:
             query = query.join(then, then.c.line_id == attribute(item, "general_ledger_line_id"))
         if holder is not None:
-            query = query.outerjoin(holder, attribute(holder, "id") == party)
+            query = query.outerjoin(holder, is_party(holder, party, tenant))
         if ledger.adopts:
             # a row from before is no open item until it is adopted; the proof counts it by itself
             query = query.where(attribute(item, "general_ledger_line_id").is_not(None))
@@ -212,7 +205,7 @@ COPIED: Final = (
 # -- ageing --------------------------------------------------------------------------------------------
 
 
-class AgeingRow(_Result):
+class AgeingRow(Result):
     """What one party owes, or is owed, by how long it is overdue.
 
     ``overdue``: one amount per bucket of the ``Ageing``. ``credits``: what is open in the other direction, negative,
@@ -231,7 +224,7 @@ class AgeingRow(_Result):
     without_due_date: Decimal
 
 
-class Ageing(_Result):
+class Ageing(Result):
     """Open items by how long they are overdue on a day. ``buckets`` names the columns of ``overdue``."""
 
     tenant_id: Any

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import CheckConstraint, Connection, Engine, Inspector, Table, UniqueConstraint, inspect
 from sqlalchemy.orm import Mapper
 
 from ledger_sync.binding import Binding
 from ledger_sync.dialects import columns_kept
+from ledger_sync.results import Result
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,8 @@ _TWICE: Final = "what must be there once can be there twice, and statements that
 _Look = Callable[[_Database, Table], Iterator["SchemaProblem"]]
 
 
-class SchemaProblem(BaseModel):
+class SchemaProblem(Result):
     """Something that the database lacks. ``harm``: what comes of it; ``remedy``: what to do."""
-
-    model_config = ConfigDict(frozen=True)
 
     table: str
     problem: str

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ledger_sync.errors import ConfigurationError
+from ledger_sync.errors import ConfigurationError, shown
 
 LedgerName = Literal["supplier", "customer", "employee"]
 Side = Literal["debit", "credit"]
@@ -37,6 +37,29 @@ _RANGE = re.compile(r"(\d+)\s*[-–]\s*(\d+)", re.ASCII)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _refused: ClassVar[str]
+
+    if not TYPE_CHECKING:  # which sees the fields' own types
+
+        def __init__(self, **data: object) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                problems = "; ".join(_problems(error))
+                raise ConfigurationError(f"{self._refused} no sense: {problems}") from error
+
+
+def _problems(error: ValidationError, where: tuple[int | str, ...] = ()) -> Iterator[str]:
+    """What is wrong, value by value: its name, itself, and what it should be."""
+    for problem in error.errors():
+        place = (*where, *problem["loc"])
+        raised = problem.get("ctx", {}).get("error")
+        if isinstance(raised, ConfigurationError) and isinstance(raised.__cause__, ValidationError):
+            yield from _problems(raised.__cause__, place)  # of a control account within settings
+        elif problem["type"] != "default_factory_not_called":  # which follows from another
+            name = ".".join(str(part) for part in place) or "settings"
+            given = f" = {shown(problem['input'])}" if problem["loc"] and problem["type"] != "missing" else ""
+            yield f"{name}{given}: {problem['msg'] if raised is None else raised}"
 
 
 class ControlAccount(_Frozen):
@@ -46,6 +69,8 @@ class ControlAccount(_Frozen):
     is not within it). ``side``: where the ledger's normal balance stands. ``sources``: which
     ``source_type`` in the books means which document.
     """
+
+    _refused = "This control account makes"
 
     accounts: tuple[str, ...]
     ledger: LedgerName
@@ -133,9 +158,13 @@ class Settings(_Frozen):
     ``tenant_workers_max``: at most so many workers are at work in one tenant's books at once; any number unless given.
     ``lease_seconds``: a worker that has not committed for so long counts as dead (settling, proving and repairs get
     more, by the lines in the books; settling and proving twice as much with each further attempt). ``retries_max``: how
-    often a batch that met a deadlock or the like is tried again. A run stops at ``errors_max`` lines or documents that
-    could not be written, or at ``errors_in_a_row_max`` neighbouring lines.
+    often a batch that met a deadlock or the like is tried again. A run stops when more than ``errors_max`` lines or
+    documents could not be written, or ``errors_in_a_row_max`` lines one after the other.
+
+    ``examples_max``: a proof shows at most so many examples of each cause and finding.
     """
+
+    _refused = "These settings make"
 
     control_accounts: tuple[ControlAccount, ...] = DEFAULT_CONTROL_ACCOUNTS
     effective_from: date | Mapping[Any, date] | None = None
@@ -159,17 +188,6 @@ class Settings(_Frozen):
     errors_max: int = Field(default=1_000, ge=0)
     errors_in_a_row_max: int = Field(default=50, ge=1)
     examples_max: int = Field(default=5, ge=0, le=1_000)
-
-    def __init__(self, **data: object) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-                for problem in error.errors()
-                if problem["type"] != "default_factory_not_called"  # which follows from another
-            )
-            raise ConfigurationError(f"These settings make no sense: {problems}") from error
 
     @cached_property
     def identity(self) -> str:

@@ -10,23 +10,20 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, inspect, select, type_coerce
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding
 from ledger_sync.control_lines import voucher_text
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO, Money
 from ledger_sync.overlaps import voucher_order
 from ledger_sync.reports import listed
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Movement(_Result):
+class Movement(Result):
     """One item in a statement, and the party's balance after it."""
 
     entry_date: date
@@ -40,7 +37,7 @@ class Movement(_Result):
     balance: Decimal
 
 
-class Statement(_Result):
+class Statement(Result):
     """One party's account in a ledger over a period: opening balance, movements, closing balance."""
 
     ledger: str
@@ -52,7 +49,7 @@ class Statement(_Result):
     closing: Decimal
 
 
-class Specification(_Result):
+class Specification(Result):
     """All parties' accounts of a ledger over a period. The closings add up to the subledger's balance of ``until``."""
 
     tenant_id: Any
@@ -87,6 +84,8 @@ def specification(
 
     Parties without a balance before the period and without movements in it are left out, except ``party_id``.
     """
+    if since is not None and until is not None and since > until:
+        raise ConfigurationError(f"since={since} is after until={until}. Give the first day and the last.")
     ledger = binding.ledger(ledger_name)
     connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
     query = listed(binding, settings, ledger, dated=False, of_party=party_id is not None)

@@ -16,18 +16,19 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from ledger_sync import explain, matching, proof, reports, schema, statements
+from ledger_sync import explain, matching, proof, recent, reports, schema, statements
 from ledger_sync.adoption import Adopter, Adoption
 from ledger_sync.attributes import ONE_TENANT
 from ledger_sync.batch import Batch
 from ledger_sync.binding import Binding, Ledger, Made, ready_made
 from ledger_sync.by_hand import Application, ByHand, Decision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
-from ledger_sync.explain import Explanation, RecentLine
+from ledger_sync.explain import Explanation
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.linking import Linking
 from ledger_sync.matching import Matches
 from ledger_sync.proof import Difference, Proof
+from ledger_sync.recent import RecentLine
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.schema import SchemaProblem
 from ledger_sync.settings import Settings
@@ -190,7 +191,7 @@ class LedgerSync(Batch):
         :param since: aware; compared with ``posted_at``.
         :param limit: at most so many per ledger.
         """
-        return explain.recent(session, self.binding, self.settings, self._one(tenant_id), since, limit=limit)
+        return recent.recent(session, self.binding, self.settings, self._one(tenant_id), since, limit=limit)
 
     def ageing(
         self,
@@ -229,6 +230,7 @@ class LedgerSync(Batch):
         :param ledger: ``"customer"``, ``"supplier"`` or ``"employee"``.
         :param since: first entry date; from the beginning unless given.
         :param until: last entry date; to the end unless given.
+        :raises ConfigurationError: the period ends before it begins.
         """
         return statements.specification(
             session, self.binding, self.settings, self._one(tenant_id), ledger, since=since, until=until
@@ -247,6 +249,7 @@ class LedgerSync(Batch):
         """One party's opening balance, movements with a running balance, and closing balance. Reads only.
 
         :raises NotInTheBooksError: the party has no items up to ``until``.
+        :raises ConfigurationError: the period ends before it begins.
         """
         found = statements.specification(
             session,
@@ -315,14 +318,15 @@ class LedgerSync(Batch):
     ) -> Any:
         """Link a posted control line to the document that it comes from, in the caller's transaction.
 
-        Its open item is written at once. The posted entry is not changed.
+        Its open item is written at once. The posted entry is not changed. The same call again, by whomever, changes
+        nothing and returns the link that is there, with its first actor and reason.
 
         :param document: the document's kind, ``"vendor_invoice"``, say.
         :param kind: why the line closes the document, if it is no payment: ``write_off``, ``rounding``, ``fee``,
             ``exchange`` or ``credit_note``.
         :param method: how the link came about.
         :raises LinkError: the line or the document is not there, the line's account takes no such document, or the line
-            has a link already.
+            has another link already.
         """
         return self._linking.link(
             session,
@@ -339,6 +343,8 @@ class LedgerSync(Batch):
     def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
         """Take a line's source link back, in the caller's transaction; its open item goes, what it settled is undone.
 
+        The same call again changes nothing, and is told that there is no link.
+
         :raises LinkError: the line is not there, or has no link.
         """
         self._linking.unlink(session, self._one(tenant_id), line_id, actor=actor, reason=reason)
@@ -347,7 +353,8 @@ class LedgerSync(Batch):
         """Give rows that the host wrote before, which name their voucher but not their line, their lines.
 
         In the caller's transaction. A row takes the line that it alone fits and that alone fits it, by party and
-        amount, and is kept like any other from then on; the others are listed, and stay as they are.
+        amount, and is kept like any other from then on; the others are listed, and stay as they are. The same call
+        again adopts nothing twice.
 
         :param chosen: lines by rows (ids), where a person has decided; such a row takes over its line's amount.
         :raises AdoptionError: a row was chosen that waits for no line, or a line that waits for no row.

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, MetaData, String, UniqueConstraint, func, insert, select
+from sqlalchemy import Engine, ForeignKey, MetaData, String, UniqueConstraint, create_engine, func, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from ledger_sync import ControlAccount, Document, Ledger, LedgerSync, Settings
@@ -211,6 +211,96 @@ def test_a_person_chooses_and_the_rest_of_the_entry_goes_on(factory: sessionmake
         assert written[0][1:] == (mine, 50, 50)
         assert {line for _, line, _, _ in written[1:]} == keys
         assert sync.verify(session, "acme").account("2400").difference == 0
+
+
+def test_what_a_person_chose_is_done_once_however_often_it_is_asked_for(
+    factory: sessionmaker[Session], sync: LedgerSync
+) -> None:
+    with factory() as session:
+        entry = posted(session, 50, 50)
+        row = old_row(session, entry, 51)
+        chosen = {row: entry.lines[1].id}
+        assert sync.adopt(session, "acme", chosen=chosen).adopted == 1
+        session.commit()
+        before = rows(session)
+        assert sync.adopt(session, "acme", chosen=chosen).adopted == 0
+        session.commit()
+        assert rows(session) == before
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "acme", chosen={row: entry.lines[0].id})
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "other", chosen=chosen)
+
+
+class Sale(m.InvoiceMixin, Base):
+    __tablename__ = "a_sales"
+    customer_id: Mapped[int] = mapped_column(ID_TYPE)
+
+
+class SaleItem(Base):
+    __tablename__ = "a_sale_items"
+    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    general_ledger_id: Mapped[int] = mapped_column(ID_TYPE)
+    general_ledger_line_id: Mapped[int | None] = mapped_column(ID_TYPE, unique=True)
+    customer_id: Mapped[int] = mapped_column(ID_TYPE)
+    account_number: Mapped[str | None] = mapped_column(String(20))
+    source_type: Mapped[str | None] = mapped_column(String(50))
+    source_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    kind: Mapped[str | None] = mapped_column(String(20))
+    entry_date: Mapped[date | None]
+    amount: Mapped[Decimal] = mapped_column(m.Money())
+    remaining_amount: Mapped[Decimal] = mapped_column(m.Money())
+    status: Mapped[str] = mapped_column(String(20), server_default="open")
+    settlement_key: Mapped[str | None] = mapped_column(String(120))
+
+
+def test_of_two_rows_with_one_id_in_two_ledgers_that_is_chosen_which_the_line_waits_for() -> None:
+    engine = create_engine("sqlite://")
+    suppliers = Ledger(
+        name="supplier", documents=(Document.of("vendor_invoice", Invoice, "invoice", "vendor_id"),), item=Item
+    )
+    customers = Ledger(
+        name="customer", documents=(Document.of("customer_invoice", Sale, "invoice", "customer_id"),), item=SaleItem
+    )
+    sync = LedgerSync(entry=Entry, line=Line, ledgers=[suppliers, customers])
+    Base.metadata.create_all(engine)
+    sync.create_tables(engine)
+    with sessionmaker(engine)() as session:
+        row = old_row(session, posted(session, 50), 51)
+        sale = Sale(tenant_id="acme", customer_id=1, amount=70, invoice_date=DAY, invoice_number="S1")
+        session.add(sale)
+        session.flush()
+        entry = Entry(tenant_id="acme", voucher_number="S", entry_date=DAY, status="posted")
+        entry.source_type, entry.source_id = "customer_invoice", sale.id
+        entry.lines += [Line(line_number=1, account_number="1500", debit=70), Line(line_number=2, credit=70)]
+        entry.lines[1].account_number = "3000"
+        session.add(entry)
+        session.flush()
+        session.add(
+            SaleItem(
+                id=row,
+                tenant_id="acme",
+                general_ledger_id=entry.id,
+                customer_id=1,
+                amount=Decimal(71),
+                remaining_amount=Decimal(71),
+            )
+        )
+        adoption = sync.adopt(session, "acme", chosen={row: entry.lines[0].id})
+        assert (adoption.adopted, [(w.ledger, w.row_id) for w in adoption.waiting]) == (1, [("supplier", row)])
+        assert session.get_one(SaleItem, row).general_ledger_line_id == entry.lines[0].id
+    engine.dispose()
+
+
+def test_what_is_refused_has_adopted_nothing(factory: sessionmaker[Session], sync: LedgerSync) -> None:
+    with factory() as session:
+        entry = posted(session, 50)
+        old_row(session, entry, 50)
+        before = rows(session)
+        with pytest.raises(AdoptionError, match="is not waiting"):
+            sync.adopt(session, "acme", chosen={4711: entry.lines[0].id})
+        assert rows(session) == before
 
 
 def test_a_line_that_a_person_chose_is_given_to_no_other_row(factory: sessionmaker[Session], sync: LedgerSync) -> None:

@@ -212,9 +212,9 @@ def theirs(case: Case, model: Any) -> int:
     return int(case.session.scalars(select(model.id).where(model.tenant_id == "other")).one())
 
 
-def link(case: Case, document_id: int, line_id: int | None = None, tenant: str = "acme") -> None:
+def link(case: Case, document_id: int, line_id: int | None = None, tenant: str = "acme", **more: Any) -> None:
     line = case.manual.id if line_id is None else line_id
-    case.sync.link(case.session, tenant, line, "vendor_invoice", document_id, actor="kari", reason="test")
+    case.sync.link(case.session, tenant, line, "vendor_invoice", document_id, actor="kari", reason="test", **more)
 
 
 REFUSED: dict[str, tuple[Do, type[Exception], str]] = {
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[Do, type[Exception], str]] = {
         "is not in the books",
     ),
     "a second link": (
-        lambda case: [link(case, case.invoice.source_id) for _ in range(2)],
+        lambda case: [link(case, case.invoice.source_id, kind=kind) for kind in (None, "fee")],
         LinkError,
         "has a source link already",
     ),

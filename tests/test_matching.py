@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +27,7 @@ from ledger_sync.models import Customer, CustomerLedger, JournalEntry, SourceLin
 from tests import test_ovningsbolaget
 from tests.books import customer_invoice, entry, vendor_invoice, vendor_payment
 from tests.conftest import make_sqlite, shared_file
+from tests.test_settlement_concurrency import opened, waits
 
 WHO: dict[str, Any] = {"actor": "kari", "reason": "test"}
 
@@ -269,8 +272,83 @@ def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sy
     with pytest.raises(LinkError, match="has no source link"):
         sync.unlink(session, "acme", line, **WHO)
     sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
-    with pytest.raises(LinkError, match="has a source link already"):
-        sync.link(session, "acme", line, "vendor_invoice", invoice.id, **WHO)
+    another = vendor_invoice(session, 100)
+    for number, kind in ((another.id, None), (invoice.id, "fee")):
+        with pytest.raises(LinkError, match="has a source link already"):
+            sync.link(session, "acme", line, "vendor_invoice", number, kind=kind, **WHO)
+
+
+@pytest.mark.parametrize("day", [date.min, date.max], ids=["first", "last"])
+def test_lines_of_the_calendars_ends_have_their_documents_proposed(
+    session: Session, sync: LedgerSync, day: date
+) -> None:
+    invoice = vendor_invoice(session, 100, invoice_number="8907", invoice_date=day)
+    entry(session, "2400", 100, description="invoice 8907", on=day)
+    session.flush()
+    (proposal,) = sync.match(session, "acme").proposals
+    assert [candidate.document_id for candidate in proposal.candidates] == [invoice.id]
+
+
+def test_the_same_link_again_is_the_one_that_is_there(session: Session, sync: LedgerSync) -> None:
+    invoice = vendor_invoice(session, 100)
+    made = post_sourceless(session, "2400", -100)
+    first = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
+    session.commit()
+    again = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, actor="ola", reason="once more")
+    assert again is first
+    session.commit()
+    assert [link.actor for link in session.scalars(select(SourceLink))] == ["kari"]
+    assert session.scalars(select(SupplierLedger)).one().amount == 100
+    sync.unlink(session, "acme", line_id(made), **WHO)
+    with pytest.raises(LinkError, match="has no source link"):
+        sync.unlink(session, "acme", line_id(made), **WHO)
+    session.commit()
+    assert session.scalars(select(SupplierLedger)).all() == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_sessions_that_link_one_line_at_once_make_one_link(server: Engine, sync: LedgerSync, same: bool) -> None:
+    factory = sessionmaker(server, expire_on_commit=False)
+    with factory.begin() as session:
+        invoices = [vendor_invoice(session, 100).id for _ in range(2)]
+        line = line_id(post_sourceless(session, "2400", -100))
+
+    def link(session: Session, invoice: int) -> int:
+        made: int = sync.link(session, "acme", line, "vendor_invoice", invoice, **WHO).source_id
+        return made
+
+    first, second = (opened(factory, "READ COMMITTED") for _ in range(2))
+    with first, second, ThreadPoolExecutor(1) as pool:
+        link(first, invoices[0])
+        other = pool.submit(link, second, invoices[0] if same else invoices[1])
+        assert waits(server, second, other)
+        first.commit()
+        if same:
+            assert other.result() == invoices[0]
+        else:
+            with pytest.raises(LinkError, match="has a source link already"):
+                other.result()
+        second.commit()
+    with factory() as session:
+        assert session.scalars(select(SourceLink)).one().source_id == invoices[0]
+        assert session.scalars(select(SupplierLedger)).one().source_id == invoices[0]
+
+
+def test_two_sessions_that_unlink_one_line_at_once_take_one_link_back(server: Engine, sync: LedgerSync) -> None:
+    factory = sessionmaker(server, expire_on_commit=False)
+    with factory.begin() as session:
+        line = line_id(post_sourceless(session, "2400", -100))
+        sync.link(session, "acme", line, "vendor_invoice", vendor_invoice(session, 100).id, **WHO)
+    first, second = (opened(factory, "READ COMMITTED") for _ in range(2))
+    with first, second, ThreadPoolExecutor(1) as pool:
+        sync.unlink(first, "acme", line, **WHO)
+        other = pool.submit(lambda: sync.unlink(second, "acme", line, **WHO))
+        assert waits(server, second, other)
+        first.commit()
+        with pytest.raises(LinkError, match="has no source link"):
+            other.result()
+    with factory() as session:
+        assert session.scalars(select(SupplierLedger)).all() == []
 
 
 @pytest.mark.parametrize("attached", [True, False])
@@ -324,6 +402,21 @@ def test_what_an_account_does_not_take_is_neither_linked_nor_proposed(engine: En
 
 
 # -- the review file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text_", ["=1+1", "+1", "@A1", "-2+3+cmd|' /C calc'!A0", "-x", " =1+1", "\t1"])
+def test_no_text_is_a_formula_in_the_file_that_a_spreadsheet_opens(
+    session: Session, sync: LedgerSync, tmp_path: Path, text_: str
+) -> None:
+    vendor_invoice(session, 100, payment_reference="12345674")
+    post_sourceless(session, "2400", -100, text_, reference="12345674")
+    found = sync.match(session, "acme")
+    found = found.model_copy(update={"proposals": (found.proposals[0].model_copy(update={"text": text_}),)})
+    write_review(tmp_path / "review.csv", found)
+    (row,) = csv.DictReader((tmp_path / "review.csv").read_text("utf-8-sig").splitlines(), delimiter=";")
+    assert row["text"] == f"'{text_}"
+    assert row["amount"] == str(found.proposals[0].amount)
+    assert len(read_review(tmp_path / "review.csv", found)) == 1
 
 
 def test_what_a_person_marks_in_the_file_is_what_is_read(session: Session, sync: LedgerSync, tmp_path: Path) -> None:

@@ -115,7 +115,14 @@ def amounts(node: Node) -> list[Decimal]:
 
 def cause(name: str, count: int, amount: str) -> Cause:
     meaning, next_step = MEANINGS[name]
-    return Cause(name=name, count=count, amount=Decimal(amount), meaning=meaning, next_step=next_step)
+    return Cause(
+        name=name,
+        count=count,
+        amount=Decimal(amount),
+        meaning=meaning,
+        next_step=next_step,
+        fault=name in FAULTS,
+    )
 
 
 def finding(name: str, count: int, *texts: str, fault: bool = False, ledger: str = "supplier") -> Finding:

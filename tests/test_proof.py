@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync, Settings
+from ledger_sync.errors import TextError
 from ledger_sync.findings import WORDS, Finding
 from ledger_sync.kid import with_mod10
 from ledger_sync.models import JournalLine, SourceLink, SupplierLedger, SyncRun, Tombstone
@@ -68,6 +70,17 @@ def named(proof: Proof, name: str, ledger: str = "supplier") -> Finding:
     found = finding(proof, name, ledger)
     assert found is not None, f"no {name} among {[f.name for f in proof.findings]}"
     return found
+
+
+def test_a_cause_says_whether_it_is_a_fault_also_in_json(session: Session, sync: LedgerSync) -> None:
+    posted(session)
+    entry(session)
+    session.commit()
+    behind_the_hook(session, "DELETE FROM supplier_ledger")
+    proof = sync.verify(session, "acme")
+    assert {c.name: c.fault for c in proof.account("2400").causes} == {"manual": False, "missing": True}
+    (told,) = (account for account in proof.model_dump(mode="json")["accounts"] if account["account_number"] == "2400")
+    assert {c["name"]: c["fault"] for c in told["causes"]} == {"manual": False, "missing": True}
 
 
 # -- causes -----------------------------------------------------------------------------------------------
@@ -551,6 +564,19 @@ def test_differences_of_one_account_or_cause_are_those_of_the_full_list(session:
             assert list(sync.differences(session, "acme", account_number=account_number, cause=cause)) == [
                 d for d in everything if account_number in {None, d.account_number} and cause in {None, d.cause}
             ]
+
+
+@pytest.mark.parametrize("refused", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("argument", ["tenant_id", "account_number", "cause"])
+@pytest.mark.filterwarnings("error")
+def test_differences_of_what_no_text_can_be_leave_no_cursor(
+    session: Session, sync: LedgerSync, argument: str, refused: str
+) -> None:
+    entry(session)
+    session.commit()
+    with pytest.raises(TextError, match=f"^{argument} = "):
+        list(sync.differences(session, **{"tenant_id": "acme", argument: refused}))
+    gc.collect()  # psycopg warns of a cursor that nobody closed
 
 
 def test_differences_are_of_one_tenant(session: Session, sync: LedgerSync) -> None:

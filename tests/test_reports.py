@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import LedgerSync
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
+from ledger_sync.models import Base
 from ledger_sync.reports import AgeingRow
 from tests.books import DAY, customer, customer_invoice, customer_payment, entry, vendor_invoice
 from tests.budget import EXAMPLES
@@ -227,6 +228,46 @@ def test_a_statement_of_another_tenants_party_raises(session: Session, sync: Led
     theirs = owed(session, tenant="other").customer_id
     with pytest.raises(NotInTheBooksError):
         sync.statement(session, "acme", "customer", theirs)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused(session: Session, sync: LedgerSync) -> None:
+    party = owed(session).customer_id
+    period: dict[str, Any] = {"since": date(2026, 3, 2), "until": date(2026, 3, 1)}
+    for ask in (
+        lambda: sync.specification(session, "acme", "customer", **period),
+        lambda: sync.statement(session, "acme", "customer", party, **period),
+    ):
+        with pytest.raises(ConfigurationError, match="since=2026-03-02 is after until=2026-03-01"):
+            ask()
+
+
+def test_a_party_of_another_tenant_is_nameless_in_every_report() -> None:
+    # the ready-made tables refuse such a document where foreign keys are looked after, a host's own may not
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    sync, factory = LedgerSync(), sessionmaker(engine)
+    sync.attach(factory)
+    with factory() as session:
+        theirs = customer(session, tenant="other", number="SECRET")
+        theirs.name = "SECRET AS"
+        session.flush()
+        invoice = customer_invoice(session, 100)
+        invoice.customer_id = theirs.id
+        session.flush()
+        entry(session, "1500", 100, ("customer_invoice", invoice.id))
+        customer_invoice(session, 70).customer_id = theirs.id
+        entry(session, "1500", 70, description="SECRET AS")
+        session.commit()
+        told = [
+            *sync.open_items(session, "acme"),
+            sync.ageing(session, "acme"),
+            sync.specification(session, "acme", "customer"),
+            sync.explain(session, invoice),
+            sync.match(session, "acme"),
+        ]
+        assert not any("SECRET" in one.model_dump_json() for one in told)
+        assert sync.open_items(session, "acme")[0].amount == 100
+    engine.dispose()
 
 
 def test_a_party_that_is_square_and_has_no_movements_still_has_a_statement(session: Session, sync: LedgerSync) -> None:

@@ -187,6 +187,26 @@ def test_a_value_outside_its_choices_is_refused_with_its_name(values: dict[str, 
     assert name in message
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ledger": "tax"}, "ledger = 'tax': Input should be 'supplier', 'customer' or 'employee'"),
+        ({"accounts": "2409-2400"}, "accounts = '2409-2400': account range '2409-2400' must go upwards"),
+        ({"side": "left"}, "side = 'left': Input should be 'debit' or 'credit'"),
+        ({"sources": {}}, "sources = {}: a control account without sources"),
+        ({"colour": "red"}, "colour = 'red': Extra inputs are not permitted"),
+    ],
+)
+def test_a_control_account_that_makes_no_sense_is_refused_alone_as_in_settings(
+    values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ControlAccount(**{**SUPPLIER, **values})
+    assert str(caught.value).startswith(f"This control account makes no sense: {said}")
+    message = refusal(control_accounts=[{**SUPPLIER, **values}])
+    assert message.startswith(f"These settings make no sense: control_accounts.0.{said}")
+
+
 def test_settings_and_control_accounts_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):

@@ -140,7 +140,7 @@ class Books:
         :param more: further attributes of the document.
         """
         bound = self.binding.ledger(ledger)
-        document = next((d for d in bound.documents if d.role != "payment"), None)
+        document = bound.opener
         if document is None:
             raise ConfigurationError(f"The {ledger} ledger has no invoices. Bind a Document for them.")
         values = self._values(document, party=self.party(ledger, party), date=on)
@@ -168,7 +168,7 @@ class Books:
         :param of: the document that is paid, where the ledger has no payments of its own: the entry names it.
         """
         bound = self.binding.ledger(ledger)
-        document = next((d for d in bound.documents if d.role == "payment"), None)
+        document = bound.payer
         if document is None:
             if of is None:
                 raise ConfigurationError(f"The {ledger} ledger has no payments. Say what is paid: of=document.")
@@ -187,8 +187,7 @@ class Books:
 
     def account(self, ledger: str) -> str:
         """The first control account of a ledger."""
-        control = self.sync.settings.of_ledger(ledger)[0]
-        return [*control.singles(), *(low for low, _ in control.ranges())][0]
+        return self.sync.settings.first_account(ledger)
 
     def on_account(self, ledger: str, amount: Amount, **more: Any) -> Line:
         """A line on a ledger's control account; ``amount`` is positive in the ledger's normal direction."""

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.types import ZERO
-from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference, Example, Proof
+from ledger_sync.proof import AccountProof, Cause, Difference, Example, Proof
 from ledger_sync.reports import Ageing, AgeingRow
 
 DATES: Final = {"nb": "dd.MM.yyyy", "en": "yyyy-MM-dd"}
@@ -79,7 +79,7 @@ class Lines:
     @property
     def fault(self) -> bool:
         """Whether the cause should not be there."""
-        return self.cause.name in FAULTS
+        return self.cause.fault
 
     @property
     def cut(self) -> int:
@@ -234,7 +234,7 @@ def _waterfall(account: AccountProof) -> Chart:
     bars = [Bar("GL balance", account.gl_balance, ZERO, account.gl_balance, "balance")]
     balance = account.gl_balance
     for cause in account.causes:
-        kind = "fault" if cause.name in FAULTS else "explained"
+        kind = "fault" if cause.fault else "explained"
         left = balance - cause.amount
         bars.append(Bar(cause.name, -cause.amount, balance, left, kind, count=cause.count, step=True))
         balance = left

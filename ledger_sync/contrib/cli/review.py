@@ -6,10 +6,13 @@ Semicolons and a byte order mark, as spreadsheets in Norway expect them.
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.matching import Candidate, Matches, Proposal
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 COLUMNS = (
     "link",
@@ -66,7 +69,10 @@ def _row(proposal: Proposal, candidate: Candidate) -> list[str]:
 
 def _harmless(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell[:1] in {"=", "+", "@", "\t"} or (cell[:1] == "-" and not cell[1:2].isdigit()) else cell
+    # a spreadsheet passes over blanks; "-2+3" is a formula, and "-2.00" an amount
+    first = cell.lstrip()[:1]
+    is_formula = first in {"=", "+", "-", "@"} or cell[:1] == "\t"
+    return f"'{cell}" if is_formula and _NUMBER.fullmatch(cell) is None else cell
 
 
 def read_review(file: Path, found: Matches) -> list[tuple[Proposal, Candidate]]:

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ledger_sync.explain import Explanation, RecentLine
+from ledger_sync.explain import Explanation
 from ledger_sync.matching import Matches
 from ledger_sync.plain import one_line
 from ledger_sync.progress import OnProgress, RunReport, rich_bar
 from ledger_sync.proof import EXPLAINED, Proof
+from ledger_sync.recent import RecentLine
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Specification
 

@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -23,6 +22,7 @@ from ledger_sync.contrib.saft.records import Account, Header, Party, Total, Tran
 from ledger_sync.contrib.saft.vouchers import KINDS, Chart, PartyKey, Voucher, balance
 from ledger_sync.errors import ImportRefusedError
 from ledger_sync.models import JournalEntry
+from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
 LINES_PER_WRITE: Final = 5_000
@@ -32,11 +32,7 @@ ACCOUNT_NUMBER_MAX: Final = 20
 BALANCE_SHEET: Final = ("1", "2")
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class SaftProgress(_Result):
+class SaftProgress(Result):
     """How far an import is: bytes of the file read, and transactions met so far. Nothing is committed yet."""
 
     bytes_read: int
@@ -44,7 +40,7 @@ class SaftProgress(_Result):
     entries: int
 
 
-class SaftReport(_Result):
+class SaftReport(Result):
     """What an import did.
 
     ``entries``, ``lines``, ``customers``, ``suppliers`` and ``documents`` count new rows, the opening entry's

@@ -55,7 +55,7 @@ from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import Explanation
 from ledger_sync.findings import Finding
 from ledger_sync.models.types import utc_now
-from ledger_sync.proof import FAULTS, AccountProof, Cause, Difference
+from ledger_sync.proof import AccountProof, Difference
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Statement
 
@@ -94,24 +94,12 @@ class Errors(Envelope):
     total: int
 
 
-class ToldCause(Cause):
-    """A cause, and whether it is a fault rather than explained."""
-
-    fault: bool
-
-
-class ToldAccount(AccountProof):
-    """The proof of one control account."""
-
-    causes: tuple[ToldCause, ...]
-
-
 class ToldProof(BaseModel):
     """A proof, with what it comes to. Fields as of ``Proof``."""
 
     tenant_id: Any
     as_of: date | None
-    accounts: tuple[ToldAccount, ...]
+    accounts: tuple[AccountProof, ...]
     findings: tuple[Finding, ...]
     with_findings: bool
     runs_active: tuple[Any, ...]
@@ -136,11 +124,6 @@ class Found(Explanation):
     """What became of what was searched for; ``others``: what else bears that number, as it is searched for."""
 
     others: tuple[str, ...] = ()
-
-
-def _told(account: AccountProof) -> ToldAccount:
-    causes = tuple(ToldCause(**cause.model_dump(), fault=cause.name in FAULTS) for cause in account.causes)
-    return ToldAccount(**{**account.model_dump(), "causes": causes})
 
 
 class Api:
@@ -278,8 +261,7 @@ class Api:
         tenant, as_of = self._tenant(call), call.asked.as_of
         proof = await self.books.read(lambda s: self.sync.verify(s, tenant, as_of))
         return ToldProof(
-            **{name: getattr(proof, name) for name in Proof.model_fields if name != "accounts"},
-            accounts=tuple(map(_told, proof.accounts)),
+            **{name: getattr(proof, name) for name in Proof.model_fields},
             clean=proof.clean,
         )
 
