@@ -265,16 +265,23 @@ def _refuse_beside(connection: Connection, binding: Binding, run_id: Any, tenant
 def end_run(
     connection: Connection, binding: Binding, run_id: Any, state: str, note: str | None = None, **values: Any
 ) -> bool:
-    """Say how a running run ended; whether it was still running."""
+    """Say how a running run ended; whether it was still running. One that is to be paused has been cancelled if
+    somebody asked for that meanwhile.
+    """
     table = run_table(binding)
     ended = update(table).where(table.c.id == run_id, table.c.state == "running")
-    told = {"state": state, "command": None, "note": None if note is None else storable(note)[:NOTE_MAX], **values}
-    return (
-        connection.execute(
-            ended.values(**told, finished_at=utc_now(), lease_until=utc_now(), sequence=table.c.sequence + 1)
-        ).rowcount
-        == 1
-    )
+    told: dict[str, Any] = {
+        "state": case((table.c.command == "cancel", "cancelled"), else_=state) if state == "paused" else state,
+        "command": None,
+        "note": None if note is None else storable(note)[:NOTE_MAX],
+        "finished_at": utc_now(),
+        "lease_until": utc_now(),
+        "sequence": table.c.sequence + 1,
+        **values,
+    }
+    # in that order: MariaDB assigns from left to right, and the state depends on the command that there was
+    in_order = ended.ordered_values(*((table.c[name], value) for name, value in told.items()))
+    return connection.execute(in_order).rowcount == 1
 
 
 def run_row(connection: Connection, binding: Binding, run_id: Any, tenant_id: Any = None) -> Row[Any]:

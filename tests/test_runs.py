@@ -269,6 +269,24 @@ def test_a_pause_does_not_take_back_a_cancel(history: Factory, died: bool) -> No
     assert sync.advance(history, run_id).state == "cancelled"
 
 
+def test_an_interrupt_does_not_take_back_a_cancel(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+
+    def cancel(progress: Progress) -> None:
+        if progress.synced >= 4:
+            with history() as session:
+                sync.cancel(session, progress.run_id or 0)
+                session.commit()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sync.backfill(history, tenant_id="acme", on_progress=cancel, progress_seconds=0)
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert (report.state, report.command, report.note) == ("cancelled", None, "It was interrupted.")
+
+
 def test_a_run_that_is_over_cannot_be_steered(history: Factory) -> None:
     sync = LedgerSync()
     report = sync.backfill(history, tenant_id="acme")
