@@ -41,7 +41,8 @@ class LineBatches:
 
     def step(self, segment: Segment) -> Segment:
         """One batch of a segment."""
-        if self._size is None:
+        # what this worker has learned counts for a new segment; of one that others had, what they have
+        if self._size is None or segment.attempt > 1:
             self._size = segment.batch_lines
         size = self._size
         upper = self.bench.retried(self._upper, segment, size)
@@ -60,7 +61,8 @@ class LineBatches:
         factor = min(2.0, max(0.5, settings.batch_seconds / max(seconds, 1e-6)))
         if factor > 1 and not full:
             return size  # a small rest says nothing of larger batches
-        low, high = min(settings.batch_lines_min, settings.batch_lines_max), settings.batch_lines_max
+        # one that lost its lease again and again is smaller than the least, and has to grow by itself
+        low, high = min(settings.batch_lines_min, settings.batch_lines_max, size), settings.batch_lines_max
         return max(low, min(high, int(size * factor)))
 
     def _batch(self, segment: Segment, upper: Any, size: int | None = None) -> Segment:

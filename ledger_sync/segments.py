@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
 
 from ledger_sync.binding import Binding
+from ledger_sync.errors import RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import added_up
@@ -34,6 +35,9 @@ RUNS_AT_ONCE: Final = 500
 
 LEASE_TIMES_MAX: Final = 16
 """However many attempts at a step were too slow, its lease is no longer than so many times the first one's."""
+
+ATTEMPTS_MAX: Final = 50
+"""After so many attempts at a segment of which none committed anything, none will."""
 
 RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
 """A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
@@ -87,6 +91,11 @@ class Segment:
         if self.kind != "lines":
             return 0
         return max(0, self.processed - self.synced - self.errors - sum(self.skipped.values()))
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been committed."""
+        return bool(self.processed or self.synced or self.applied or self.errors)
 
     def worked_on(self, now: datetime) -> bool:
         """Whether somebody is at work on it whose lease has not passed."""
@@ -242,6 +251,10 @@ def take(
 
     A worker takes when it has none. One that is under its name it took by a COMMIT of which it was not told.
 
+    One that is taken from somebody whose lease has passed goes on with half as many lines at a time: those that there
+    were may be more than can be done in a lease, or in a process's memory.
+
+    :raises RunStateError: again and again a segment was taken from somebody, and nothing of it was ever committed.
     :raises StoppedError: the run does not go on.
     """
     check_in(connection, binding, run_id, lock=True)
@@ -252,18 +265,39 @@ def take(
         return None
     now = utc_now()
     for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
-        lease = _lease(settings, row.kind, row.total, row.attempt + 1)
+        segment = _segment(row)
+        if row.state == "running" and row.worker != worker:
+            _refuse_for_ever(segment)
+            segment = replace(segment, batch_lines=max(1, segment.batch_lines // 2))
+        segment = replace(segment, attempt=row.attempt + 1, state="running")
+        lease = _lease(settings, segment)
         taken = (
             update(table)
             .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
-            .values(state="running", attempt=row.attempt + 1, worker=worker, lease_until=lease)
+            .values(
+                state="running",
+                attempt=segment.attempt,
+                worker=worker,
+                lease_until=lease,
+                batch_lines=segment.batch_lines,
+            )
         )
         if connection.execute(taken).rowcount == 1:
             runs = run_table(binding)
             values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": kept(runs, lease)}
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
-            return replace(_segment(row), attempt=row.attempt + 1, state="running")
+            return segment
     return "busy"
+
+
+def _refuse_for_ever(segment: Segment) -> None:
+    if segment.attempt >= ATTEMPTS_MAX and not segment.begun:
+        raise RunStateError(
+            segment.run_id,
+            f"cannot go on: {segment.attempt} workers died, or took longer than their lease, over {segment.stage} of "
+            f"tenant {segment.tenant_id} (segment {segment.id}, {segment.kind})",
+            "See why they are killed or slow; raise lease_seconds, or lower batch_lines_min; then resume it.",
+        )
 
 
 def _is_others(row: Row[Any], worker: str, now: datetime) -> bool:
@@ -290,17 +324,17 @@ def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_
     return sorted(ready, key=lambda row: (stages[row.stage], at_work[row.tenant_id], row.position))
 
 
-def _lease(settings: Settings, kind: Kind, total: int, attempt: int) -> datetime:
+def _lease(settings: Settings, segment: Segment) -> datetime:
     """When the lease on a segment ends: longer for what is statements over all lines of a tenant, or waits.
 
-    Such a step is done in one, so each further attempt follows on one that was too slow, most likely: it has twice as
-    long, or two workers would take it from each other for ever.
+    Such a step is done in one, and of others the first batch is, so each further attempt follows on one that was too
+    slow, most likely: it has twice as long, or two workers would take it from each other for ever.
     """
-    if kind in {"check", "settle", "verify"}:
-        times = min(2 ** (attempt - 1), LEASE_TIMES_MAX)
-        waits = settings.writers_seconds_max if kind == "check" else 0.0
-        return lease_end(settings, total, waits_seconds=waits, times=times)
-    return lease_end(settings, total if kind == "late" else 0)
+    in_one = segment.kind in {"check", "settle", "verify"}
+    times = min(2 ** (max(1, segment.attempt) - 1), LEASE_TIMES_MAX) if in_one or not segment.begun else 1
+    lines = segment.total if in_one or segment.kind == "late" else 0
+    waits = settings.writers_seconds_max if segment.kind == "check" else 0.0
+    return lease_end(settings, lines, waits_seconds=waits, times=times)
 
 
 def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
@@ -356,7 +390,7 @@ def save(
         state="done" if done else "running",
         batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
     )
-    lease = _lease(settings, segment.kind, segment.total, segment.attempt)
+    lease = _lease(settings, after)
     values: dict[str, Any] = {
         "cursor": after.cursor,
         "processed": after.processed,

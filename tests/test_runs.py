@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
 from ledger_sync.closing import Closing
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
+from ledger_sync.line_batches import LineBatches
 from ledger_sync.models import (
     CustomerLedger,
     JournalEntry,
@@ -515,6 +516,60 @@ def test_whoever_takes_a_step_from_one_that_was_too_slow_has_twice_as_long(histo
             taken.lease_until = LONG_AGO
             session.flush()
     assert seconds == [60, 120, 240, 480, 960, 960]
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_batch_that_is_slower_than_its_lease_is_halved_and_a_first_one_has_longer(history: Factory) -> None:
+    """Or two workers would take it from each other for ever."""
+    invoices(history, list(range(1, 21)))
+    sync = LedgerSync(Settings(lease_seconds=60, batch_lines_start=8, batch_seconds=600))
+    run_id = sync.start(history, tenant_id="acme")
+    sync.advance(history, run_id, 0)
+    taken: list[tuple[int, float]] = []
+    bench = Workbench(sync.binding, sync.settings, Writer(sync.binding, sync.settings), history, run_id, Options())
+    lines = LineBatches(bench)  # of one worker, who has learned that 8 are few
+
+    def take(number: int) -> segments.Segment:
+        with history() as session:
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+            assert isinstance(segment, segments.Segment)
+            found = session.get_one(SyncSegment, segment.id)
+            assert found.lease_until is not None
+            taken.append((found.batch_lines, (found.lease_until - NOON).total_seconds()))
+            found.lease_until = LONG_AGO
+            session.commit()
+        return segment
+
+    first = take(0)
+    for number in range(1, 5):
+        last = take(number)
+    with pytest.raises(segments.FencedError):
+        lines.step(first)
+    after = lines.step(last)
+    assert (after.processed, after.batch_lines) == (1, 2)  # in twos, though 100 are the least otherwise
+    with history() as session:
+        session.execute(update(SyncSegment).where(SyncSegment.id == last.id).values(lease_until=LONG_AGO))
+        session.commit()
+    take(5)
+    assert taken == [(8, 60), (4, 120), (2, 240), (1, 480), (1, 960), (1, 60)]
+
+
+def test_a_step_that_nobody_can_do_within_its_lease_fails_the_run_which_says_so(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        dead = {"state": "running", "worker": "dead", "lease_until": LONG_AGO, "attempt": segments.ATTEMPTS_MAX}
+        session.execute(update(SyncSegment).values(**dead))
+        session.commit()
+    with pytest.raises(RunStateError, match="raise lease_seconds"):
+        sync.advance(history, run_id)
+    failed = row(history, run_id)
+    assert failed.state == "failed"
+    assert "50 workers died, or took longer than their lease" in failed.note
+    # who has mended it has another attempt
+    assert sync.resume(history, run_id).synced == 10
+    all_synced(history)
 
 
 @pytest.mark.usefixtures("at_noon")
