@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, case, func, insert, inspect, literal, or_, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, aliased, attribute
@@ -109,6 +110,14 @@ class Batches:
     def connection(session: Session, model: type[Any]) -> Connection:
         """The connection of a batch's session for a class: not through the host's own filters."""
         return session.connection(bind_arguments={"mapper": inspect(model)})
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether something is worth another try later: a fault that passes, or a pool all of whose connections are out.
+
+    ``retried`` leaves the pool alone, which has waited for long enough itself.
+    """
+    return isinstance(error, PoolTimeoutError) or (isinstance(error, DBAPIError) and fault_of(error) == "passing")
 
 
 def retried(retries_max: int, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

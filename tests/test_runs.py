@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
@@ -655,6 +656,17 @@ def test_an_executors_workers_share_a_run(history: Factory, workers: int) -> Non
     assert [p.sequence for p in seen] == sorted({p.sequence for p in seen})
 
 
+@pytest.mark.parametrize(("workers", "remedy"), [(8, "Pass executor=ThreadPoolExecutor"), (0, "Give at least 1")])
+def test_several_workers_without_an_executor_are_refused_before_the_run_starts(
+    history: Factory, workers: int, remedy: str
+) -> None:
+    sync = LedgerSync(SMALL)
+    with pytest.raises(ConfigurationError, match=remedy):
+        sync.backfill(history, tenant_id="acme", workers=workers)
+    with history() as session:
+        assert sync.runs(session, "acme") == ()
+
+
 def test_processes_share_a_run_when_the_factory_can_be_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1029,6 +1041,24 @@ def test_deadlocks_and_the_like_are_tried_again_as_a_whole(history: Factory, eng
     assert (progress.state, progress.processed, progress.synced) == ("completed", 14, 10)
     assert left == [0]
     all_synced(history)
+
+
+def test_a_pool_without_a_free_connection_leaves_a_run_running_for_the_next_slice(engine: Engine) -> None:
+    post_history(sessionmaker(engine))
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(sessionmaker(engine), tenant_id="acme")
+    asked = itertools.count()
+
+    def used_up() -> Session:
+        if next(asked) == 6:
+            raise PoolTimeoutError("QueuePool limit of size 5 overflow 10 reached")
+        return Session(engine)
+
+    with pytest.raises(PoolTimeoutError):
+        sync.advance(used_up, run_id)
+    assert row(sessionmaker(engine), run_id).state == "running"
+    assert sync.advance(sessionmaker(engine), run_id).state == "completed"
+    all_synced(sessionmaker(engine))
 
 
 def test_what_goes_on_failing_is_given_up_and_can_be_resumed(history: Factory, engine: Engine) -> None:
