@@ -121,6 +121,7 @@ class _Planner:
 
     def _ends(self, tenants: list[Any]) -> Iterator[Segment]:
         """What follows when the history is written: settle, then prove; whole books, whatever part the run covers."""
+        # counted once more, since the cuts are of the run's part of the books: 0.7 % of a backfill of 204,000 lines
         lines = control_lines_in(self.connection, self.binding, self.settings, self.tenant_id)
         for tenant_id in tenants:
             for name in self.scope.ledgers:

@@ -18,7 +18,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    Update,
+    bindparam,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    update,
+)
 
 from ledger_sync.binding import Binding
 from ledger_sync.errors import RunStateError
@@ -35,6 +48,10 @@ RUNS_AT_ONCE: Final = 500
 
 LEASE_TIMES_MAX: Final = 16
 """However many attempts at a step were too slow, its lease is no longer than so many times the first one's."""
+
+LOOKED_AT: Final = 200
+"""So many of the segments that are not done a worker looks at first. All of them would make the work of taking them,
+with one tenant or more for each, grow with their square."""
 
 ATTEMPTS_MAX: Final = 50
 """After so many attempts at a segment of which none committed anything, none will."""
@@ -259,12 +276,10 @@ def take(
     """
     check_in(connection, binding, run_id, lock=True)
     table = segment_table(binding)
-    query = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
-    rows = connection.execute(query).all()
-    if not rows:
+    ready = _to_try(connection, table, settings, run_id, worker)
+    if ready is None:
         return None
-    now = utc_now()
-    for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
+    for row in ready:
         segment = _segment(row)
         if row.state == "running" and row.worker != worker:
             _refuse_for_ever(segment)
@@ -290,6 +305,28 @@ def take(
     return "busy"
 
 
+def _to_try(
+    connection: Connection, table: Table, settings: Settings, run_id: Any, worker: str
+) -> Sequence[Row[Any]] | None:
+    """The segments that a worker can take, the best one first, and perhaps not all others; None when all are done."""
+    now, limit = utc_now(), settings.tenant_workers_max
+    to_do = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
+    first = connection.execute(to_do.limit(LOOKED_AT)).all()
+    if not first:
+        return None
+    if len(first) < LOOKED_AT:
+        return _ready(first, worker, now, limit)
+    # those beyond that can decide about the first: whoever is at work, and what came in late, which precedes a proof
+    matters = or_(table.c.kind == "late", table.c.state == "running")
+    last = first[-1].position
+    rows = [*first, *connection.execute(to_do.where(matters, table.c.position > last))]
+    ready = _ready(rows, worker, now, limit)
+    busy = {row.tenant_id for row in _others(rows, worker, now)}
+    if ready and ready[0].position <= last and ready[0].tenant_id not in busy:
+        return ready  # a plan goes on stage by stage, so there is no better one among the others
+    return _ready(connection.execute(to_do).all(), worker, now, limit)
+
+
 def _refuse_for_ever(segment: Segment) -> None:
     if segment.attempt >= ATTEMPTS_MAX and not segment.begun:
         raise RunStateError(
@@ -300,16 +337,17 @@ def _refuse_for_ever(segment: Segment) -> None:
         )
 
 
-def _is_others(row: Row[Any], worker: str, now: datetime) -> bool:
-    return row.worker != worker and _leased(row.state, row.lease_until, now)
+def _others(rows: Sequence[Row[Any]], worker: str, now: datetime) -> list[Row[Any]]:
+    """The segments that somebody else is at work on."""
+    return [row for row in rows if row.worker != worker and _leased(row.state, row.lease_until, now)]
 
 
-def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_max: int | None) -> list[Row[Any]]:
-    """The segments that can be taken, in the order in which to try.
+def _ready(rows: Sequence[Row[Any]], worker: str, now: datetime, tenant_workers_max: int | None) -> list[Row[Any]]:
+    """The segments that a worker can take, in the order in which to try.
 
-    :param rows: all that are not done, in the order of the plan.
-    :param others: those of them that somebody else is at work on.
+    :param rows: those that are not done, in the order of the plan.
     """
+    others = _others(rows, worker, now)
     waiting_for = _waiting_for(rows)
     taken = {row.id for row in others}
     at_work = Counter(row.tenant_id for row in others)

@@ -414,6 +414,94 @@ def test_workers_who_take_at_once_keep_to_the_limit_of_a_tenant(history: Factory
     assert (taken.kind, other) == ("lines", "busy")
 
 
+def planned(history: Factory, sync: LedgerSync, tenants: int, states: random.Random | None = None) -> int:
+    """A run with a plan of so many tenants, some of it done or worked on; its id."""
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    kinds: list[tuple[segments.Kind, str]] = [("lines", "customer_invoices"), ("settle", "settling")]
+    parts = [
+        segments.Segment(run_id, 0, stage, kind, "customer", tenant_id=f"tenant {number}")
+        for kind, stage in kinds
+        for number in range(tenants)
+        for _ in range(1 if states is None or kind == "settle" else states.randint(1, 3))
+    ]
+    parts += [segments.Segment(run_id, 0, "verifying", "verify", tenant_id=f"tenant {n}") for n in range(tenants)]
+    if states is not None:
+        late = [n for n in range(tenants) if states.random() < 0.3]
+        parts += [segments.Segment(run_id, 0, "verifying", "late", "customer", tenant_id=f"tenant {n}") for n in late]
+    with history() as session:
+        connection = session.connection()
+        segments.add(connection, sync.binding, [replace(part, position=n) for n, part in enumerate(parts, 1)])
+        rows = session.scalars(select(SyncSegment).where(SyncSegment.run_id == run_id)).all()
+        done = 0.0 if states is None else states.random()
+        for part in rows:
+            if part.kind == "check" or (states is not None and states.random() < done):
+                part.state = "done"
+            elif states is not None and states.random() < 0.3:
+                part.state, part.worker, part.attempt = "running", states.choice(["me", "other", "third"]), 1
+                part.lease_until = states.choice([LONG_AGO, datetime.now(UTC) + timedelta(hours=1)])
+        session.commit()
+    return run_id
+
+
+def test_who_takes_a_segment_reads_as_much_however_many_tenants_there_are(
+    history: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = LedgerSync()
+    looked_at: list[int] = []
+
+    def ready(rows: Any, *arguments: Any) -> Any:
+        looked_at.append(len(rows))
+        return as_it_is(rows, *arguments)
+
+    as_it_is = segments._ready
+    monkeypatch.setattr(segments, "_ready", ready)
+    sizes = []
+    for tenants in (200, 400):
+        run_id = planned(history, sync, tenants)
+        with history() as session:
+            taken = [
+                segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+                for number in range(3)
+            ]
+            session.rollback()
+        assert [part.tenant_id for part in taken if isinstance(part, segments.Segment)] == [
+            "tenant 0",
+            "tenant 1",
+            "tenant 2",
+        ]
+        with history() as session:
+            sync.cancel(session, run_id)
+            session.commit()
+        assert sync.advance(history, run_id).over
+        sizes.append(looked_at.copy())
+        looked_at.clear()
+    assert sizes == [[segments.LOOKED_AT] * 3] * 2
+
+
+@pytest.mark.parametrize("tenant_workers_max", [None, 1])
+def test_who_looks_at_a_few_segments_takes_the_same_as_who_looks_at_all(
+    history: Factory, monkeypatch: pytest.MonkeyPatch, tenant_workers_max: int | None
+) -> None:
+    sync = LedgerSync(Settings(tenant_workers_max=tenant_workers_max))
+    chance = random.Random(1)
+    outcomes: Counter[str] = Counter()
+    for _ in range(25):
+        run_id = planned(history, sync, 5, chance)
+        found = []
+        for looked_at in (1, 3, 1000):
+            monkeypatch.setattr(segments, "LOOKED_AT", looked_at)
+            with history() as session:
+                taken = segments.take(session.connection(), sync.binding, sync.settings, run_id, "me")
+                session.rollback()
+            found.append(taken.position if isinstance(taken, segments.Segment) else taken)
+        assert len(set(found)) == 1
+        outcomes[type(found[0]).__name__] += 1
+        with history() as session:
+            session.execute(update(SyncRun).values(state="cancelled"))
+            session.commit()
+    assert outcomes["int"] > 10
+
+
 def test_proofs_of_two_tenants_are_put_off_at_once(history: Factory, engine: Engine) -> None:
     for tenant in ("acme", "beta"):
         post_history(history, tenant, entries=1)
