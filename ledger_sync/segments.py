@@ -447,7 +447,6 @@ def save(
         "processed": processed if segment.kind == "lines" else 0,
         "synced": 0 if segment.kind == "documents" else synced,
         "errors": errors,
-        "skipped": sum((skipped or {}).values()),
     }
     running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
     changed: dict[str, Any] = {name: runs.c[name] + bindparam(f"more_{name}", count) for name, count in counts.items()}
