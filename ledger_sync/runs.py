@@ -28,7 +28,7 @@ from ledger_sync.dialects import bucket_keys, fault_of, rolled_back_if_refused, 
 from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.progress import AllTenants
+from ledger_sync.progress import AllTenants, is_at_work
 from ledger_sync.settings import Settings
 from ledger_sync.waiting import pause
 
@@ -265,7 +265,7 @@ def _refuse_beside(connection: Connection, binding: Binding, run_id: Any, tenant
     if tenant_id is not None:
         query = query.where(or_(table.c.tenant_id == tenant_id, table.c.tenant_id.is_(None)))
     for other in connection.execute(query).all():
-        if other.lease_until > utc_now():
+        if is_at_work(other.state, other.lease_until):
             whose = "the books of all tenants" if other.tenant_id is None else f"the books of tenant {other.tenant_id}"
             raise RunActiveError(other.id, other.kind, whose, other.stage)
         end_run(connection, binding, other.id, "failed", f"It died. Run {run_id} took its place.")
@@ -333,7 +333,7 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
         return
     if run.state != "running":
         raise RunStateError(run_id, f"is {run.state.replace('_', ' ')}", "There is nothing left to steer.")
-    if run.lease_until <= utc_now():
+    if not is_at_work(run.state, run.lease_until):
         end_run(connection, binding, run_id, ended)
     else:
         running = update(table).where(table.c.id == run_id, table.c.state == "running")

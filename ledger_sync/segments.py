@@ -37,7 +37,7 @@ from ledger_sync.binding import Binding
 from ledger_sync.errors import RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.progress import added_up
+from ledger_sync.progress import added_up, is_at_work
 from ledger_sync.runs import kept, lease_end, run_table
 from ledger_sync.settings import Settings
 
@@ -116,7 +116,7 @@ class Segment:
 
     def worked_on(self, now: datetime) -> bool:
         """Whether somebody is at work on it whose lease has not passed."""
-        return _leased(self.state, self.lease_until, now)
+        return is_at_work(self.state, self.lease_until, now)
 
     @property
     def part_done(self) -> float:
@@ -124,10 +124,6 @@ class Segment:
         if self.state == "done":
             return 1.0
         return min(1.0, self.processed / self.total) if self.total else 0.0
-
-
-def _leased(state: str, lease_until: datetime | None, now: datetime) -> bool:
-    return state == "running" and lease_until is not None and lease_until > now
 
 
 def segment_table(binding: Binding) -> Table:
@@ -339,7 +335,7 @@ def _refuse_for_ever(segment: Segment) -> None:
 
 def _others(rows: Sequence[Row[Any]], worker: str, now: datetime) -> list[Row[Any]]:
     """The segments that somebody else is at work on."""
-    return [row for row in rows if row.worker != worker and _leased(row.state, row.lease_until, now)]
+    return [row for row in rows if row.worker != worker and is_at_work(row.state, row.lease_until, now)]
 
 
 def _ready(rows: Sequence[Row[Any]], worker: str, now: datetime, tenant_workers_max: int | None) -> list[Row[Any]]:

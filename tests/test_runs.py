@@ -341,6 +341,19 @@ def test_a_run_that_has_died_makes_place_for_a_new_one(history: Factory) -> None
     assert row(history, died).note == f"It died. Run {report.run_id} took its place."
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "failed", "completed"])
+@pytest.mark.parametrize("lease", [LONG_AGO, datetime.max.replace(tzinfo=UTC)])
+def test_a_run_has_died_if_its_lease_passed_while_it_was_running(history: Factory, state: str, lease: datetime) -> None:
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        report = sync.report(session, run_id)
+    assert not report.died
+    report = report.model_copy(update={"state": state, "lease_until": lease})
+    assert report.died == (state == "running" and lease == LONG_AGO)
+    assert "died" not in report.model_dump()  # which may be kept for long
+
+
 def test_of_many_that_start_at_once_one_does(engine: Engine) -> None:
     history = sessionmaker(engine)
     post_history(history)
