@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -1082,6 +1082,29 @@ def test_too_many_errors_stop_a_run_that_can_be_resumed(
     # those that were recorded are passed by this run, and mended by the next
     assert sync.backfill(history, tenant_id="acme").clean
     all_synced(history)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bad", "state"),
+    [
+        ({"errors_max": 3}, {3, 6, 9}, "completed_with_errors"),
+        ({"errors_max": 2}, {3, 6, 9}, "failed"),
+        ({"errors_max": 0}, {3}, "failed"),
+        ({"errors_max": 0}, set(), "completed"),
+        ({"errors_in_a_row_max": 4}, {3, 4, 5}, "completed_with_errors"),
+        ({"errors_in_a_row_max": 3}, {3, 4, 5}, "failed"),
+        ({"errors_in_a_row_max": 3}, {3, 4, 6}, "completed_with_errors"),
+    ],
+)
+def test_a_run_fails_with_more_than_so_many_errors_or_with_so_many_in_a_row(
+    history: Factory, engine: Engine, settings: dict[str, int], bad: set[int], state: str
+) -> None:
+    invoices(history, list(range(1, 11)))
+    with refusing(engine, *bad), suppress(TooManyErrorsError):
+        LedgerSync(Settings(**settings)).backfill(history, tenant_id="acme")
+    with history() as session:
+        (report,) = LedgerSync().runs(session, "acme")
+    assert report.state == state
 
 
 def test_a_table_that_lacks_is_no_bad_line(history: Factory, engine: Engine) -> None:
