@@ -1094,6 +1094,10 @@ def test_too_many_errors_stop_a_run_that_can_be_resumed(
         ({"errors_in_a_row_max": 4}, {3, 4, 5}, "completed_with_errors"),
         ({"errors_in_a_row_max": 3}, {3, 4, 5}, "failed"),
         ({"errors_in_a_row_max": 3}, {3, 4, 6}, "completed_with_errors"),
+        # however the batches fall
+        ({"errors_in_a_row_max": 3, "batch_lines_start": 1, "batch_lines_max": 1}, {3, 4, 5}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_start": 2, "batch_lines_max": 2}, {4, 5, 6}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_start": 2, "batch_lines_max": 2}, {3, 4, 6}, "completed_with_errors"),
     ],
 )
 def test_a_run_fails_with_more_than_so_many_errors_or_with_so_many_in_a_row(
