@@ -1023,7 +1023,7 @@ def test_a_search_takes_log2_of_the_batch_and_a_few_statements_for_each_bad_line
     invoices(history, list(range(1, 129)))
     bad = {3, 64, 65, 100}
     with refusing(engine, *bad), statements(engine, "INTO supplier_ledger") as inserts:
-        LedgerSync(Settings(batch_lines_max=128, batch_lines_start=128)).backfill(history, tenant_id="acme")
+        LedgerSync(Settings(batch_lines_max=128)).backfill(history, tenant_id="acme")
     assert len(inserts) <= 1 + len(bad) * (7 + 3)
 
 
@@ -1049,7 +1049,7 @@ def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(lar
     neighbours = choose.randrange(lines - 3)
     bad = {keys[0], keys[-1], *keys[neighbours : neighbours + 3], *choose.sample(keys, 3)}
     batch = at_length(50_000, 50_000, 5_000)
-    settings = Settings(batch_lines_max=batch, batch_lines_min=batch, batch_lines_start=batch)
+    settings = Settings(batch_lines_max=batch)
     with (
         refusing_rows(engine, "customer_ledger", "general_ledger_line_id", sorted(bad)),
         statements(engine, "INTO customer_ledger") as inserts,
@@ -1095,9 +1095,9 @@ def test_too_many_errors_stop_a_run_that_can_be_resumed(
         ({"errors_in_a_row_max": 3}, {3, 4, 5}, "failed"),
         ({"errors_in_a_row_max": 3}, {3, 4, 6}, "completed_with_errors"),
         # however the batches fall
-        ({"errors_in_a_row_max": 3, "batch_lines_start": 1, "batch_lines_max": 1}, {3, 4, 5}, "failed"),
-        ({"errors_in_a_row_max": 3, "batch_lines_start": 2, "batch_lines_max": 2}, {4, 5, 6}, "failed"),
-        ({"errors_in_a_row_max": 3, "batch_lines_start": 2, "batch_lines_max": 2}, {3, 4, 6}, "completed_with_errors"),
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 1}, {3, 4, 5}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 2}, {4, 5, 6}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 2}, {3, 4, 6}, "completed_with_errors"),
     ],
 )
 def test_a_run_fails_with_more_than_so_many_errors_or_with_so_many_in_a_row(
@@ -1663,7 +1663,7 @@ def test_a_budget_ends_a_slice_that_the_hosts_health_holds_and_the_reason_stays_
     history: Factory,
 ) -> None:
     post_history(history)
-    sync = LedgerSync(Settings(batch_lines_max=2, batch_lines_start=2))
+    sync = LedgerSync(Settings(batch_lines_max=2))
     run_id = sync.start(history, tenant_id="acme")
     held = sync.advance(history, run_id, budget_seconds=0.01, health=lambda: "replica lags by 40 s")
     assert held.state == "running"
