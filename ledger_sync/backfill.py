@@ -16,12 +16,10 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row
-from sqlalchemy.exc import DBAPIError
 
 from ledger_sync import segments, summary
 from ledger_sync.binding import Binding
-from ledger_sync.dialects import fault_of
-from ledger_sync.errors import NotInTheBooksError, RunStateError
+from ledger_sync.errors import ConfigurationError, NotInTheBooksError, RunStateError
 from ledger_sync.explain import entries_of_voucher
 from ledger_sync.failures import in_short
 from ledger_sync.progress import AllTenants, Progress, RunReport, Told
@@ -31,6 +29,7 @@ from ledger_sync.runs import (
     SessionFactory,
     end_run,
     imported,
+    is_passing,
     key_of,
     open_run,
     reopen_run,
@@ -51,10 +50,22 @@ WATCH_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Staff:
-    """Who works on a run: the calling thread, or so many workers of an executor."""
+    """Who works on a run: the calling thread, or so many workers of an executor.
+
+    :raises ConfigurationError: there are no workers, or several and nothing that they work in.
+    """
 
     executor: Executor | None = None
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigurationError(f"workers={self.workers} does nothing. Give at least 1.")
+        if self.executor is None and self.workers > 1:
+            raise ConfigurationError(
+                f"workers={self.workers} need an executor to work in. Pass executor=ThreadPoolExecutor({self.workers}) "
+                "of concurrent.futures, or another, or leave workers out."
+            )
 
 
 @dataclass(frozen=True)
@@ -231,7 +242,7 @@ class Backfills:
                 proofs = worker.proofs
             else:
                 work = Work(self.binding, self.settings, factory, run_id, poster, health)
-                futures.extend(staff.executor.submit(work) for _ in range(max(1, staff.workers)))
+                futures.extend(staff.executor.submit(work) for _ in range(staff.workers))
                 proofs = self._watched(futures, watcher)
         except BaseException as error:
             interrupted = not isinstance(error, Exception)
@@ -283,7 +294,8 @@ class Backfills:
     ) -> Progress:
         """Work on a run for so long, or until it is over, and return how far it is.
 
-        A deadlock, or a database that went away, leaves the run running, for the next call; anything else fails it.
+        A deadlock, a database that went away, or a pool without a free connection leaves the run running, for the next
+        call; anything else fails it.
         """
         sessions = imported(factory)
         present = retried(self.settings.retries_max, self._progress, sessions, run_id, tenant_id)
@@ -294,7 +306,7 @@ class Backfills:
         try:
             Worker(self._bench(sessions, run_id, options)).work()
         except Exception as error:
-            if not (isinstance(error, DBAPIError) and fault_of(error) == "passing"):
+            if not is_passing(error):
                 self._end(sessions, run_id, "failed", in_short(error))
             raise
         return retried(self.settings.retries_max, self._progress, sessions, run_id)

@@ -64,16 +64,18 @@ class Batch(Books):
         :param poster: takes a session and a document that no posted entry mentions, and returns a posted journal entry
             that names it as its source, or None to leave it. Without one such documents are counted.
         :param health: asked after every batch; a text holds the run, and is shown as the reason.
-        :param executor: any ``concurrent.futures.Executor``; ``workers`` of it work on the run. For processes, factory,
-            poster and health must be importable.
+        :param executor: any ``concurrent.futures.Executor``; ``workers`` of it work on the run, and without
+            one the caller alone. For processes, factory, poster and health must be importable.
         :param on_progress: called with a ``Progress`` after commits: first, last, at every new stage, and otherwise at
             most every ``progress_seconds``.
         :param on_progress_error: whether a callback that raises is logged, or ends the run (``raise``).
+        :raises ConfigurationError: several ``workers`` and no ``executor``.
         :raises CutOverError: ``since`` lies before the cut-over.
         :raises RunActiveError: another run is writing these books.
         :raises TooManyErrorsError: more lines than the settings allow could not be written; the run can be resumed.
         """
         told = Told(on_progress, progress_seconds, on_progress_error)
+        staff = Staff(executor, workers)
         run_id = self.start(
             factory,
             tenant_id=tenant_id,
@@ -86,9 +88,7 @@ class Batch(Books):
             actor=actor,
             posting=poster is not None,
         )
-        return self._runs.drive(
-            factory, run_id, told=told, staff=Staff(executor, workers), poster=poster, health=health
-        )
+        return self._runs.drive(factory, run_id, told=told, staff=staff, poster=poster, health=health)
 
     def start(
         self,

@@ -97,19 +97,21 @@ def debit_less_credit(line: Entity) -> ColumnElement[Any]:
 
 def source_types(settings: Settings, ledger: Ledger, document: Document) -> tuple[str, ...]:
     """The ``source_type`` values in the books that mean a class of documents."""
+    return source_types_on(settings.of_ledger(ledger.name), document.name)
+
+
+def source_types_on(controls: Iterable[ControlAccount], document: str) -> tuple[str, ...]:
+    """The ``source_type`` values that mean a class of documents, by its name, on some control accounts."""
     return tuple(
         dict.fromkeys(
-            source_type
-            for control in settings.of_ledger(ledger.name)
-            for source_type, name in control.sources.items()
-            if name == document.name
+            source_type for control in controls for source_type, name in control.sources.items() if name == document
         )
     )
 
 
 def source_type_on(control: ControlAccount, document: str) -> str | None:
     """The first ``source_type`` that means a document, by its class's name, on a control account; None if none does."""
-    return next((source_type for source_type, name in control.sources.items() if name == document), None)
+    return next(iter(source_types_on([control], document)), None)
 
 
 def of_tenant(entity: Entity) -> Bool:

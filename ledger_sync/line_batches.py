@@ -32,16 +32,23 @@ class _Range:
     values: Mapping[str, Any]
 
 
+def _further(before: Segment, after: Segment) -> bool:
+    """Whether a batch had any lines."""
+    return (after.processed, after.synced) != (before.processed, before.synced)
+
+
 class LineBatches:
     """Writes the rows of one run's lines."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self._size: int | None = None
+        self._bad_in_a_row = 0
 
     def step(self, segment: Segment) -> Segment:
         """One batch of a segment."""
-        if self._size is None:
+        # what this worker has learned counts for a new segment; of one that others had, what they have
+        if self._size is None or segment.attempt > 1:
             self._size = segment.batch_lines
         size = self._size
         upper = self.bench.retried(self._upper, segment, size)
@@ -52,6 +59,8 @@ class LineBatches:
                 raise
             return self._search(segment, upper)
         self._size = after.batch_lines
+        if _further(segment, after):
+            self._bad_in_a_row = 0
         return after
 
     def _next_size(self, size: int, seconds: float, *, full: bool) -> int:
@@ -60,7 +69,8 @@ class LineBatches:
         factor = min(2.0, max(0.5, settings.batch_seconds / max(seconds, 1e-6)))
         if factor > 1 and not full:
             return size  # a small rest says nothing of larger batches
-        low, high = min(settings.batch_lines_min, settings.batch_lines_max), settings.batch_lines_max
+        # one that lost its lease again and again is smaller than the least, and has to grow by itself
+        low, high = min(settings.batch_lines_min, settings.batch_lines_max, size), settings.batch_lines_max
         return max(low, min(high, int(size * factor)))
 
     def _batch(self, segment: Segment, upper: Any, size: int | None = None) -> Segment:
@@ -112,27 +122,29 @@ class LineBatches:
         each halving, one for itself, and one attempt for what follows it.
         """
         keys = self.bench.retried(self._keys, segment, upper)
-        low, in_a_row = 0, 0
+        low = 0
         while low < len(keys):
             high = len(keys)
             while high - low > 1:
                 middle = (low + high) // 2
                 written = self._attempted(segment, keys[middle - 1])
                 if isinstance(written, Segment):
-                    segment, low, in_a_row = written, middle, 0
+                    segment, low, self._bad_in_a_row = written, middle, 0
                 else:
                     high = middle
             error = self._attempted(segment, keys[low])
             if isinstance(error, Segment):
-                segment = error
+                segment, self._bad_in_a_row = error, 0
             else:
-                in_a_row += 1
+                self._bad_in_a_row += 1
                 segment = self.bench.retried(self._record, segment, keys[low], error)
-                self.bench.refuse_too_many(in_a_row)
+                self.bench.refuse_too_many(self._bad_in_a_row)
             low += 1
             self.bench.options.on_step()
             rest = self._attempted(segment, upper)
             if isinstance(rest, Segment):
+                if _further(segment, rest):
+                    self._bad_in_a_row = 0
                 return rest
         return self.bench.retried(self._batch, segment, upper)
 

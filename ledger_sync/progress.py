@@ -21,12 +21,21 @@ from pydantic import Field
 from ledger_sync import signals
 from ledger_sync.errors import ConfigurationError
 from ledger_sync.logs import log
+from ledger_sync.models.types import utc_now
 from ledger_sync.plain import one_line
 from ledger_sync.proof import Proof
 from ledger_sync.results import Result
 
 FINAL_STATES: Final = ("completed", "completed_with_errors", "cancelled", "failed", "paused")
 """States in which nobody works on a run."""
+
+
+def is_at_work(state: str, lease_until: datetime | None, now: datetime | None = None) -> bool:
+    """Whether somebody is at work on a run or a segment. One that is ``running`` though its lease has passed has died.
+
+    :param now: the present moment unless given.
+    """
+    return state == "running" and lease_until is not None and lease_until > (now or utc_now())
 
 
 class AllTenants:
@@ -122,6 +131,11 @@ class RunReport(Result):
     active_seconds: float = 0.0
     clean: bool | None = None
     proofs: tuple[Proof, ...] = ()
+
+    @property
+    def died(self) -> bool:
+        """Whether it is ``running``, and its lease has passed: nobody is at work on it."""
+        return self.state == "running" and not is_at_work(self.state, self.lease_until)
 
     @property
     def processed(self) -> int:

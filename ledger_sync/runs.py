@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, case, func, insert, inspect, literal, or_, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, aliased, attribute
@@ -27,7 +28,7 @@ from ledger_sync.dialects import bucket_keys, fault_of, rolled_back_if_refused, 
 from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.progress import AllTenants
+from ledger_sync.progress import AllTenants, is_at_work
 from ledger_sync.settings import Settings
 from ledger_sync.waiting import pause
 
@@ -109,6 +110,14 @@ class Batches:
     def connection(session: Session, model: type[Any]) -> Connection:
         """The connection of a batch's session for a class: not through the host's own filters."""
         return session.connection(bind_arguments={"mapper": inspect(model)})
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether something is worth another try later: a fault that passes, or a pool all of whose connections are out.
+
+    ``retried`` leaves the pool alone, which has waited for long enough itself.
+    """
+    return isinstance(error, PoolTimeoutError) or (isinstance(error, DBAPIError) and fault_of(error) == "passing")
 
 
 def retried(retries_max: int, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -256,7 +265,7 @@ def _refuse_beside(connection: Connection, binding: Binding, run_id: Any, tenant
     if tenant_id is not None:
         query = query.where(or_(table.c.tenant_id == tenant_id, table.c.tenant_id.is_(None)))
     for other in connection.execute(query).all():
-        if other.lease_until > utc_now():
+        if is_at_work(other.state, other.lease_until):
             whose = "the books of all tenants" if other.tenant_id is None else f"the books of tenant {other.tenant_id}"
             raise RunActiveError(other.id, other.kind, whose, other.stage)
         end_run(connection, binding, other.id, "failed", f"It died. Run {run_id} took its place.")
@@ -265,16 +274,23 @@ def _refuse_beside(connection: Connection, binding: Binding, run_id: Any, tenant
 def end_run(
     connection: Connection, binding: Binding, run_id: Any, state: str, note: str | None = None, **values: Any
 ) -> bool:
-    """Say how a running run ended; whether it was still running."""
+    """Say how a running run ended; whether it was still running. One that is to be paused has been cancelled if
+    somebody asked for that meanwhile.
+    """
     table = run_table(binding)
     ended = update(table).where(table.c.id == run_id, table.c.state == "running")
-    told = {"state": state, "command": None, "note": None if note is None else storable(note)[:NOTE_MAX], **values}
-    return (
-        connection.execute(
-            ended.values(**told, finished_at=utc_now(), lease_until=utc_now(), sequence=table.c.sequence + 1)
-        ).rowcount
-        == 1
-    )
+    told: dict[str, Any] = {
+        "state": case((table.c.command == "cancel", "cancelled"), else_=state) if state == "paused" else state,
+        "command": None,
+        "note": None if note is None else storable(note)[:NOTE_MAX],
+        "finished_at": utc_now(),
+        "lease_until": utc_now(),
+        "sequence": table.c.sequence + 1,
+        **values,
+    }
+    # in that order: MariaDB assigns from left to right, and the state depends on the command that there was
+    in_order = ended.ordered_values(*((table.c[name], value) for name, value in told.items()))
+    return connection.execute(in_order).rowcount == 1
 
 
 def run_row(connection: Connection, binding: Binding, run_id: Any, tenant_id: Any = None) -> Row[Any]:
@@ -317,7 +333,7 @@ def steer(connection: Connection, binding: Binding, run_id: Any, command: str, t
         return
     if run.state != "running":
         raise RunStateError(run_id, f"is {run.state.replace('_', ' ')}", "There is nothing left to steer.")
-    if run.lease_until <= utc_now():
+    if not is_at_work(run.state, run.lease_until):
         end_run(connection, binding, run_id, ended)
     else:
         running = update(table).where(table.c.id == run_id, table.c.state == "running")

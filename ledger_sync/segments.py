@@ -18,12 +18,26 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, func, insert, inspect, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    Update,
+    bindparam,
+    func,
+    insert,
+    inspect,
+    or_,
+    select,
+    update,
+)
 
 from ledger_sync.binding import Binding
+from ledger_sync.errors import RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
-from ledger_sync.progress import added_up
+from ledger_sync.progress import added_up, is_at_work
 from ledger_sync.runs import kept, lease_end, run_table
 from ledger_sync.settings import Settings
 
@@ -34,6 +48,13 @@ RUNS_AT_ONCE: Final = 500
 
 LEASE_TIMES_MAX: Final = 16
 """However many attempts at a step were too slow, its lease is no longer than so many times the first one's."""
+
+LOOKED_AT: Final = 200
+"""So many of the segments that are not done a worker looks at first. All of them would make the work of taking them,
+with one tenant or more for each, grow with their square."""
+
+ATTEMPTS_MAX: Final = 50
+"""After so many attempts at a segment of which none committed anything, none will."""
 
 RANKS: Final[Mapping[str, int]] = {"check": 0, "documents": 1, "lines": 1, "settle": 2, "late": 3, "verify": 4}
 """A segment waits for those of a lower rank: ``check`` for nobody, ``verify`` for all of its tenant, others for those
@@ -88,9 +109,14 @@ class Segment:
             return 0
         return max(0, self.processed - self.synced - self.errors - sum(self.skipped.values()))
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been committed."""
+        return bool(self.processed or self.synced or self.applied or self.errors)
+
     def worked_on(self, now: datetime) -> bool:
         """Whether somebody is at work on it whose lease has not passed."""
-        return _leased(self.state, self.lease_until, now)
+        return is_at_work(self.state, self.lease_until, now)
 
     @property
     def part_done(self) -> float:
@@ -98,10 +124,6 @@ class Segment:
         if self.state == "done":
             return 1.0
         return min(1.0, self.processed / self.total) if self.total else 0.0
-
-
-def _leased(state: str, lease_until: datetime | None, now: datetime) -> bool:
-    return state == "running" and lease_until is not None and lease_until > now
 
 
 def segment_table(binding: Binding) -> Table:
@@ -242,40 +264,86 @@ def take(
 
     A worker takes when it has none. One that is under its name it took by a COMMIT of which it was not told.
 
+    One that is taken from somebody whose lease has passed goes on with half as many lines at a time: those that there
+    were may be more than can be done in a lease, or in a process's memory.
+
+    :raises RunStateError: again and again a segment was taken from somebody, and nothing of it was ever committed.
     :raises StoppedError: the run does not go on.
     """
     check_in(connection, binding, run_id, lock=True)
     table = segment_table(binding)
-    query = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
-    rows = connection.execute(query).all()
-    if not rows:
+    ready = _to_try(connection, table, settings, run_id, worker)
+    if ready is None:
         return None
-    now = utc_now()
-    for row in _ready(rows, [row for row in rows if _is_others(row, worker, now)], settings.tenant_workers_max):
-        lease = _lease(settings, row.kind, row.total, row.attempt + 1)
+    for row in ready:
+        segment = _segment(row)
+        if row.state == "running" and row.worker != worker:
+            _refuse_for_ever(segment)
+            segment = replace(segment, batch_lines=max(1, segment.batch_lines // 2))
+        segment = replace(segment, attempt=row.attempt + 1, state="running")
+        lease = _lease(settings, segment)
         taken = (
             update(table)
             .where(table.c.id == row.id, table.c.attempt == row.attempt, table.c.state == row.state)
-            .values(state="running", attempt=row.attempt + 1, worker=worker, lease_until=lease)
+            .values(
+                state="running",
+                attempt=segment.attempt,
+                worker=worker,
+                lease_until=lease,
+                batch_lines=segment.batch_lines,
+            )
         )
         if connection.execute(taken).rowcount == 1:
             runs = run_table(binding)
             values = {"stage": row.stage, "sequence": runs.c.sequence + 1, "lease_until": kept(runs, lease)}
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values))
-            return replace(_segment(row), attempt=row.attempt + 1, state="running")
+            return segment
     return "busy"
 
 
-def _is_others(row: Row[Any], worker: str, now: datetime) -> bool:
-    return row.worker != worker and _leased(row.state, row.lease_until, now)
+def _to_try(
+    connection: Connection, table: Table, settings: Settings, run_id: Any, worker: str
+) -> Sequence[Row[Any]] | None:
+    """The segments that a worker can take, the best one first, and perhaps not all others; None when all are done."""
+    now, limit = utc_now(), settings.tenant_workers_max
+    to_do = select(table).where(table.c.run_id == run_id, table.c.state != "done").order_by(table.c.position)
+    first = connection.execute(to_do.limit(LOOKED_AT)).all()
+    if not first:
+        return None
+    if len(first) < LOOKED_AT:
+        return _ready(first, worker, now, limit)
+    # those beyond that can decide about the first: whoever is at work, and what came in late, which precedes a proof
+    matters = or_(table.c.kind == "late", table.c.state == "running")
+    last = first[-1].position
+    rows = [*first, *connection.execute(to_do.where(matters, table.c.position > last))]
+    ready = _ready(rows, worker, now, limit)
+    busy = {row.tenant_id for row in _others(rows, worker, now)}
+    if ready and ready[0].position <= last and ready[0].tenant_id not in busy:
+        return ready  # a plan goes on stage by stage, so there is no better one among the others
+    return _ready(connection.execute(to_do).all(), worker, now, limit)
 
 
-def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_max: int | None) -> list[Row[Any]]:
-    """The segments that can be taken, in the order in which to try.
+def _refuse_for_ever(segment: Segment) -> None:
+    if segment.attempt >= ATTEMPTS_MAX and not segment.begun:
+        raise RunStateError(
+            segment.run_id,
+            f"cannot go on: {segment.attempt} workers died, or took longer than their lease, over {segment.stage} of "
+            f"tenant {segment.tenant_id} (segment {segment.id}, {segment.kind})",
+            "See why they are killed or slow; raise lease_seconds, or lower batch_lines_min; then resume it.",
+        )
 
-    :param rows: all that are not done, in the order of the plan.
-    :param others: those of them that somebody else is at work on.
+
+def _others(rows: Sequence[Row[Any]], worker: str, now: datetime) -> list[Row[Any]]:
+    """The segments that somebody else is at work on."""
+    return [row for row in rows if row.worker != worker and is_at_work(row.state, row.lease_until, now)]
+
+
+def _ready(rows: Sequence[Row[Any]], worker: str, now: datetime, tenant_workers_max: int | None) -> list[Row[Any]]:
+    """The segments that a worker can take, in the order in which to try.
+
+    :param rows: those that are not done, in the order of the plan.
     """
+    others = _others(rows, worker, now)
     waiting_for = _waiting_for(rows)
     taken = {row.id for row in others}
     at_work = Counter(row.tenant_id for row in others)
@@ -290,17 +358,17 @@ def _ready(rows: Sequence[Row[Any]], others: Sequence[Row[Any]], tenant_workers_
     return sorted(ready, key=lambda row: (stages[row.stage], at_work[row.tenant_id], row.position))
 
 
-def _lease(settings: Settings, kind: Kind, total: int, attempt: int) -> datetime:
+def _lease(settings: Settings, segment: Segment) -> datetime:
     """When the lease on a segment ends: longer for what is statements over all lines of a tenant, or waits.
 
-    Such a step is done in one, so each further attempt follows on one that was too slow, most likely: it has twice as
-    long, or two workers would take it from each other for ever.
+    Such a step is done in one, and of others the first batch is, so each further attempt follows on one that was too
+    slow, most likely: it has twice as long, or two workers would take it from each other for ever.
     """
-    if kind in {"check", "settle", "verify"}:
-        times = min(2 ** (attempt - 1), LEASE_TIMES_MAX)
-        waits = settings.writers_seconds_max if kind == "check" else 0.0
-        return lease_end(settings, total, waits_seconds=waits, times=times)
-    return lease_end(settings, total if kind == "late" else 0)
+    in_one = segment.kind in {"check", "settle", "verify"}
+    times = min(2 ** (max(1, segment.attempt) - 1), LEASE_TIMES_MAX) if in_one or not segment.begun else 1
+    lines = segment.total if in_one or segment.kind == "late" else 0
+    waits = settings.writers_seconds_max if segment.kind == "check" else 0.0
+    return lease_end(settings, lines, waits_seconds=waits, times=times)
 
 
 def _waiting_for(rows: Sequence[Row[Any]]) -> dict[tuple[Any, Any], int]:
@@ -356,7 +424,7 @@ def save(
         state="done" if done else "running",
         batch_lines=segment.batch_lines if batch_lines is None else batch_lines,
     )
-    lease = _lease(settings, segment.kind, segment.total, segment.attempt)
+    lease = _lease(settings, after)
     values: dict[str, Any] = {
         "cursor": after.cursor,
         "processed": after.processed,
@@ -375,7 +443,6 @@ def save(
         "processed": processed if segment.kind == "lines" else 0,
         "synced": 0 if segment.kind == "documents" else synced,
         "errors": errors,
-        "skipped": sum((skipped or {}).values()),
     }
     running = update(runs).where(runs.c.id == segment.run_id, runs.c.state == "running")
     changed: dict[str, Any] = {name: runs.c[name] + bindparam(f"more_{name}", count) for name, count in counts.items()}

@@ -117,7 +117,7 @@ class Workbench:
         return segments.save(connection, self.binding, self.settings, segment, seconds=seconds, **values)
 
     def refuse_too_many(self, in_a_row: int = 0) -> None:
-        """Stop a run that has recorded too many errors, or too many ``in_a_row``.
+        """Stop a run that has recorded more errors than ``errors_max``, or as many ``in_a_row`` as the settings say.
 
         :raises TooManyErrorsError: it has.
         """

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -24,11 +24,13 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
 from ledger_sync.closing import Closing
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
+from ledger_sync.line_batches import LineBatches
 from ledger_sync.models import (
     CustomerLedger,
     JournalEntry,
@@ -269,6 +271,24 @@ def test_a_pause_does_not_take_back_a_cancel(history: Factory, died: bool) -> No
     assert sync.advance(history, run_id).state == "cancelled"
 
 
+def test_an_interrupt_does_not_take_back_a_cancel(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+
+    def cancel(progress: Progress) -> None:
+        if progress.synced >= 4:
+            with history() as session:
+                sync.cancel(session, progress.run_id or 0)
+                session.commit()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sync.backfill(history, tenant_id="acme", on_progress=cancel, progress_seconds=0)
+    with history() as session:
+        (report,) = sync.runs(session, "acme")
+    assert (report.state, report.command, report.note) == ("cancelled", None, "It was interrupted.")
+
+
 def test_a_run_that_is_over_cannot_be_steered(history: Factory) -> None:
     sync = LedgerSync()
     report = sync.backfill(history, tenant_id="acme")
@@ -319,6 +339,19 @@ def test_a_run_that_has_died_makes_place_for_a_new_one(history: Factory) -> None
     assert (report.state, report.synced) == ("completed", 10)
     assert row(history, died).state == "failed"
     assert row(history, died).note == f"It died. Run {report.run_id} took its place."
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "failed", "completed"])
+@pytest.mark.parametrize("lease", [LONG_AGO, datetime.max.replace(tzinfo=UTC)])
+def test_a_run_has_died_if_its_lease_passed_while_it_was_running(history: Factory, state: str, lease: datetime) -> None:
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        report = sync.report(session, run_id)
+    assert not report.died
+    report = report.model_copy(update={"state": state, "lease_until": lease})
+    assert report.died == (state == "running" and lease == LONG_AGO)
+    assert "died" not in report.model_dump()  # which may be kept for long
 
 
 def test_of_many_that_start_at_once_one_does(engine: Engine) -> None:
@@ -392,6 +425,94 @@ def test_workers_who_take_at_once_keep_to_the_limit_of_a_tenant(history: Factory
 
     taken, other = both_at_once(engine, partial(take, "one"), partial(take, "other"))
     assert (taken.kind, other) == ("lines", "busy")
+
+
+def planned(history: Factory, sync: LedgerSync, tenants: int, states: random.Random | None = None) -> int:
+    """A run with a plan of so many tenants, some of it done or worked on; its id."""
+    run_id = sync.start(history, tenant_id=ALL_TENANTS)
+    kinds: list[tuple[segments.Kind, str]] = [("lines", "customer_invoices"), ("settle", "settling")]
+    parts = [
+        segments.Segment(run_id, 0, stage, kind, "customer", tenant_id=f"tenant {number}")
+        for kind, stage in kinds
+        for number in range(tenants)
+        for _ in range(1 if states is None or kind == "settle" else states.randint(1, 3))
+    ]
+    parts += [segments.Segment(run_id, 0, "verifying", "verify", tenant_id=f"tenant {n}") for n in range(tenants)]
+    if states is not None:
+        late = [n for n in range(tenants) if states.random() < 0.3]
+        parts += [segments.Segment(run_id, 0, "verifying", "late", "customer", tenant_id=f"tenant {n}") for n in late]
+    with history() as session:
+        connection = session.connection()
+        segments.add(connection, sync.binding, [replace(part, position=n) for n, part in enumerate(parts, 1)])
+        rows = session.scalars(select(SyncSegment).where(SyncSegment.run_id == run_id)).all()
+        done = 0.0 if states is None else states.random()
+        for part in rows:
+            if part.kind == "check" or (states is not None and states.random() < done):
+                part.state = "done"
+            elif states is not None and states.random() < 0.3:
+                part.state, part.worker, part.attempt = "running", states.choice(["me", "other", "third"]), 1
+                part.lease_until = states.choice([LONG_AGO, datetime.now(UTC) + timedelta(hours=1)])
+        session.commit()
+    return run_id
+
+
+def test_who_takes_a_segment_reads_as_much_however_many_tenants_there_are(
+    history: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = LedgerSync()
+    looked_at: list[int] = []
+
+    def ready(rows: Any, *arguments: Any) -> Any:
+        looked_at.append(len(rows))
+        return as_it_is(rows, *arguments)
+
+    as_it_is = segments._ready
+    monkeypatch.setattr(segments, "_ready", ready)
+    sizes = []
+    for tenants in (200, 400):
+        run_id = planned(history, sync, tenants)
+        with history() as session:
+            taken = [
+                segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+                for number in range(3)
+            ]
+            session.rollback()
+        assert [part.tenant_id for part in taken if isinstance(part, segments.Segment)] == [
+            "tenant 0",
+            "tenant 1",
+            "tenant 2",
+        ]
+        with history() as session:
+            sync.cancel(session, run_id)
+            session.commit()
+        assert sync.advance(history, run_id).over
+        sizes.append(looked_at.copy())
+        looked_at.clear()
+    assert sizes == [[segments.LOOKED_AT] * 3] * 2
+
+
+@pytest.mark.parametrize("tenant_workers_max", [None, 1])
+def test_who_looks_at_a_few_segments_takes_the_same_as_who_looks_at_all(
+    history: Factory, monkeypatch: pytest.MonkeyPatch, tenant_workers_max: int | None
+) -> None:
+    sync = LedgerSync(Settings(tenant_workers_max=tenant_workers_max))
+    chance = random.Random(1)
+    outcomes: Counter[str] = Counter()
+    for _ in range(25):
+        run_id = planned(history, sync, 5, chance)
+        found = []
+        for looked_at in (1, 3, 1000):
+            monkeypatch.setattr(segments, "LOOKED_AT", looked_at)
+            with history() as session:
+                taken = segments.take(session.connection(), sync.binding, sync.settings, run_id, "me")
+                session.rollback()
+            found.append(taken.position if isinstance(taken, segments.Segment) else taken)
+        assert len(set(found)) == 1
+        outcomes[type(found[0]).__name__] += 1
+        with history() as session:
+            session.execute(update(SyncRun).values(state="cancelled"))
+            session.commit()
+    assert outcomes["int"] > 10
 
 
 def test_proofs_of_two_tenants_are_put_off_at_once(history: Factory, engine: Engine) -> None:
@@ -500,6 +621,60 @@ def test_whoever_takes_a_step_from_one_that_was_too_slow_has_twice_as_long(histo
 
 
 @pytest.mark.usefixtures("at_noon")
+def test_a_batch_that_is_slower_than_its_lease_is_halved_and_a_first_one_has_longer(history: Factory) -> None:
+    """Or two workers would take it from each other for ever."""
+    invoices(history, list(range(1, 21)))
+    sync = LedgerSync(Settings(lease_seconds=60, batch_lines_start=8, batch_seconds=600))
+    run_id = sync.start(history, tenant_id="acme")
+    sync.advance(history, run_id, 0)
+    taken: list[tuple[int, float]] = []
+    bench = Workbench(sync.binding, sync.settings, Writer(sync.binding, sync.settings), history, run_id, Options())
+    lines = LineBatches(bench)  # of one worker, who has learned that 8 are few
+
+    def take(number: int) -> segments.Segment:
+        with history() as session:
+            segment = segments.take(session.connection(), sync.binding, sync.settings, run_id, f"worker {number}")
+            assert isinstance(segment, segments.Segment)
+            found = session.get_one(SyncSegment, segment.id)
+            assert found.lease_until is not None
+            taken.append((found.batch_lines, (found.lease_until - NOON).total_seconds()))
+            found.lease_until = LONG_AGO
+            session.commit()
+        return segment
+
+    first = take(0)
+    for number in range(1, 5):
+        last = take(number)
+    with pytest.raises(segments.FencedError):
+        lines.step(first)
+    after = lines.step(last)
+    assert (after.processed, after.batch_lines) == (1, 2)  # in twos, though 100 are the least otherwise
+    with history() as session:
+        session.execute(update(SyncSegment).where(SyncSegment.id == last.id).values(lease_until=LONG_AGO))
+        session.commit()
+    take(5)
+    assert taken == [(8, 60), (4, 120), (2, 240), (1, 480), (1, 960), (1, 60)]
+
+
+def test_a_step_that_nobody_can_do_within_its_lease_fails_the_run_which_says_so(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    with history() as session:
+        dead = {"state": "running", "worker": "dead", "lease_until": LONG_AGO, "attempt": segments.ATTEMPTS_MAX}
+        session.execute(update(SyncSegment).values(**dead))
+        session.commit()
+    with pytest.raises(RunStateError, match="raise lease_seconds"):
+        sync.advance(history, run_id)
+    failed = row(history, run_id)
+    assert failed.state == "failed"
+    assert "50 workers died, or took longer than their lease" in failed.note
+    # who has mended it has another attempt
+    assert sync.resume(history, run_id).synced == 10
+    all_synced(history)
+
+
+@pytest.mark.usefixtures("at_noon")
 def test_a_repairs_lease_covers_the_books(history: Factory) -> None:
     post_history(history)
     leases: list[float] = []
@@ -580,6 +755,17 @@ def test_an_executors_workers_share_a_run(history: Factory, workers: int) -> Non
     stages = [progress.stage for progress in seen]
     assert list(dict.fromkeys(stages)) == [stage.stage for stage in report.stages] + ["completed"]
     assert [p.sequence for p in seen] == sorted({p.sequence for p in seen})
+
+
+@pytest.mark.parametrize(("workers", "remedy"), [(8, "Pass executor=ThreadPoolExecutor"), (0, "Give at least 1")])
+def test_several_workers_without_an_executor_are_refused_before_the_run_starts(
+    history: Factory, workers: int, remedy: str
+) -> None:
+    sync = LedgerSync(SMALL)
+    with pytest.raises(ConfigurationError, match=remedy):
+        sync.backfill(history, tenant_id="acme", workers=workers)
+    with history() as session:
+        assert sync.runs(session, "acme") == ()
 
 
 def test_processes_share_a_run_when_the_factory_can_be_imported(
@@ -837,7 +1023,7 @@ def test_a_search_takes_log2_of_the_batch_and_a_few_statements_for_each_bad_line
     invoices(history, list(range(1, 129)))
     bad = {3, 64, 65, 100}
     with refusing(engine, *bad), statements(engine, "INTO supplier_ledger") as inserts:
-        LedgerSync(Settings(batch_lines_max=128, batch_lines_start=128)).backfill(history, tenant_id="acme")
+        LedgerSync(Settings(batch_lines_max=128)).backfill(history, tenant_id="acme")
     assert len(inserts) <= 1 + len(bad) * (7 + 3)
 
 
@@ -863,7 +1049,7 @@ def test_bad_lines_planted_among_100_000_are_exactly_those_that_are_recorded(lar
     neighbours = choose.randrange(lines - 3)
     bad = {keys[0], keys[-1], *keys[neighbours : neighbours + 3], *choose.sample(keys, 3)}
     batch = at_length(50_000, 50_000, 5_000)
-    settings = Settings(batch_lines_max=batch, batch_lines_min=batch, batch_lines_start=batch)
+    settings = Settings(batch_lines_max=batch)
     with (
         refusing_rows(engine, "customer_ledger", "general_ledger_line_id", sorted(bad)),
         statements(engine, "INTO customer_ledger") as inserts,
@@ -896,6 +1082,33 @@ def test_too_many_errors_stop_a_run_that_can_be_resumed(
     # those that were recorded are passed by this run, and mended by the next
     assert sync.backfill(history, tenant_id="acme").clean
     all_synced(history)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bad", "state"),
+    [
+        ({"errors_max": 3}, {3, 6, 9}, "completed_with_errors"),
+        ({"errors_max": 2}, {3, 6, 9}, "failed"),
+        ({"errors_max": 0}, {3}, "failed"),
+        ({"errors_max": 0}, set(), "completed"),
+        ({"errors_in_a_row_max": 4}, {3, 4, 5}, "completed_with_errors"),
+        ({"errors_in_a_row_max": 3}, {3, 4, 5}, "failed"),
+        ({"errors_in_a_row_max": 3}, {3, 4, 6}, "completed_with_errors"),
+        # however the batches fall
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 1}, {3, 4, 5}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 2}, {4, 5, 6}, "failed"),
+        ({"errors_in_a_row_max": 3, "batch_lines_max": 2}, {3, 4, 6}, "completed_with_errors"),
+    ],
+)
+def test_a_run_fails_with_more_than_so_many_errors_or_with_so_many_in_a_row(
+    history: Factory, engine: Engine, settings: dict[str, int], bad: set[int], state: str
+) -> None:
+    invoices(history, list(range(1, 11)))
+    with refusing(engine, *bad), suppress(TooManyErrorsError):
+        LedgerSync(Settings(**settings)).backfill(history, tenant_id="acme")
+    with history() as session:
+        (report,) = LedgerSync().runs(session, "acme")
+    assert report.state == state
 
 
 def test_a_table_that_lacks_is_no_bad_line(history: Factory, engine: Engine) -> None:
@@ -956,6 +1169,24 @@ def test_deadlocks_and_the_like_are_tried_again_as_a_whole(history: Factory, eng
     assert (progress.state, progress.processed, progress.synced) == ("completed", 14, 10)
     assert left == [0]
     all_synced(history)
+
+
+def test_a_pool_without_a_free_connection_leaves_a_run_running_for_the_next_slice(engine: Engine) -> None:
+    post_history(sessionmaker(engine))
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(sessionmaker(engine), tenant_id="acme")
+    asked = itertools.count()
+
+    def used_up() -> Session:
+        if next(asked) == 6:
+            raise PoolTimeoutError("QueuePool limit of size 5 overflow 10 reached")
+        return Session(engine)
+
+    with pytest.raises(PoolTimeoutError):
+        sync.advance(used_up, run_id)
+    assert row(sessionmaker(engine), run_id).state == "running"
+    assert sync.advance(sessionmaker(engine), run_id).state == "completed"
+    all_synced(sessionmaker(engine))
 
 
 def test_what_goes_on_failing_is_given_up_and_can_be_resumed(history: Factory, engine: Engine) -> None:
@@ -1432,7 +1663,7 @@ def test_a_budget_ends_a_slice_that_the_hosts_health_holds_and_the_reason_stays_
     history: Factory,
 ) -> None:
     post_history(history)
-    sync = LedgerSync(Settings(batch_lines_max=2, batch_lines_start=2))
+    sync = LedgerSync(Settings(batch_lines_max=2))
     run_id = sync.start(history, tenant_id="acme")
     held = sync.advance(history, run_id, budget_seconds=0.01, health=lambda: "replica lags by 40 s")
     assert held.state == "running"

@@ -41,7 +41,15 @@ def key_of(text: str, column_type: TypeEngine[Any]) -> Any:
 
 
 def _most(column_type: TypeEngine[Any]) -> int:
-    """The largest number of a type: PostgreSQL refuses to look for a larger one, rather than find nothing."""
+    """The largest number of a type: PostgreSQL refuses to look for a larger one, rather than find nothing.
+
+    Of a type that is another one on some database, the largest of them all: no key may be taken for nobody's.
+    """
+    variants = column_type._variant_mapping.values()  # which SQLAlchemy tells in no other way
+    return max(map(_most_of_one, [column_type, *variants]))
+
+
+def _most_of_one(column_type: TypeEngine[Any]) -> int:
     if isinstance(column_type, BigInteger) or getattr(column_type, "unsigned", False):
         return KEY_MAX
     if isinstance(column_type, SmallInteger):

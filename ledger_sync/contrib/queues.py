@@ -290,9 +290,8 @@ class RunQueue:
                     progress = self.sync.progress(session, run.run_id)
                 except RunStateError:  # it has just been taken away
                     continue
-            died = run.lease_until is not None and run.lease_until <= utc_now()
             for slot in range(progress.workers, self.schedule.workers):
-                self._chain(run.run_id, slot, lasting=died, expires=float(self.schedule.watch_seconds))
+                self._chain(run.run_id, slot, lasting=run.died, expires=float(self.schedule.watch_seconds))
 
     def sync_all(self) -> None:
         """Task ``sync_all``: have every tenant's late history synced, each by a run of its own."""

@@ -171,7 +171,7 @@ class SyncRunMixin(ExactValues):
     ``lease_until``: a run in state ``running`` whose lease has passed has died. ``command``: ``pause`` or ``cancel``,
     obeyed with the next batch. ``note``: why it is held, or why it failed. ``sequence`` rises with every change.
     ``filters``: which part of the history it covers, as JSON. The counts are sums over the segments; ``processed``
-    and ``total`` are control lines. ``active_seconds``: how long it worked, all workers together.
+    counts control lines. ``active_seconds``: how long it worked, all workers together.
     """
 
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
@@ -184,12 +184,9 @@ class SyncRunMixin(ExactValues):
     filters: Mapped[str] = mapped_column(LONG_TEXT, default="{}", server_default=text("('{}')"))
     dry_run: Mapped[bool] = mapped_column(Boolean(), default=False, server_default=false())
     actor: Mapped[str | None] = mapped_column(Words(100))
-    upper_bound: Mapped[str | None] = mapped_column(Words(100))
     sequence: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    total: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
     processed: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
     synced: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
-    skipped: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
     errors: Mapped[int] = mapped_column(ID_TYPE, default=0, server_default="0")
     active_seconds: Mapped[float] = mapped_column(Double(), default=0.0, server_default="0")
     clean: Mapped[bool | None] = mapped_column(Boolean())

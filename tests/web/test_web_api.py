@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync
 from ledger_sync.contrib.web import Principal, create_app
@@ -606,6 +606,16 @@ def test_a_database_that_is_busy_or_lost_is_a_503_for_every_operation(
             assert "secret" not in answer.text
     assert "08006" in caplog.text
     assert "secret" not in "".join(record.getMessage() for record in caplog.records)
+
+
+def test_a_pool_whose_connections_are_all_in_use_is_a_503(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    pool = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0)
+    app = create_app(place.sync, sessionmaker(pool), authenticate, runs_at_once=0)
+    with pool.connect(), served(app) as client:
+        answer = client.get(f"{API}/proof", headers=ACME)
+    pool.dispose()
+    assert (answer.status_code, answer.json()["remedy"]) == (503, "Try again in a moment.")
+    assert "QueuePool limit" in caplog.text
 
 
 def test_a_host_that_cannot_say_whose_a_token_is_just_now_is_a_503(place: Place) -> None:

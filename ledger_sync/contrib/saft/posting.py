@@ -38,7 +38,7 @@ from ledger_sync.contrib.saft.vouchers import (
     VoucherKey,
     VoucherLine,
 )
-from ledger_sync.control_lines import on_accounts
+from ledger_sync.control_lines import on_accounts, source_types_on
 from ledger_sync.dialects import ID_TYPE, parameter_set
 from ledger_sync.models import (
     Customer,
@@ -305,12 +305,8 @@ class Books:
         linked = LINK.c.line_id.is_not(None)
         source_type: ColumnElement[Any] = case((linked, LINK.c.source_type), else_=ENTRY.c.source_type)
         source_id: ColumnElement[Any] = case((linked, LINK.c.source_id), else_=ENTRY.c.source_id)
-        types = {name} | {
-            source
-            for control in settings.control_accounts
-            for source, meaning in control.sources.items()
-            if meaning == name
-        }
+        # the import gives a document its own name where the settings have no word for it
+        types = {name, *source_types_on(settings.control_accounts, name)}
         return (
             select(LINE.c.account_number, party.c.number, _signed_sum())
             .select_from(LINE)

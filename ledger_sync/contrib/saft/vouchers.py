@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from ledger_sync.contrib.saft.records import Account, Line, Party, PartyKind, Transaction
+from ledger_sync.control_lines import source_types_on
 from ledger_sync.errors import ImportRefusedError
 from ledger_sync.settings import ControlAccount, Settings
 
@@ -256,11 +257,9 @@ def _document_kind(
 
 
 def _source_type(control: ControlAccount | None, name: DocumentName) -> str:
-    """What the books call a source of that document, by the settings."""
-    sources = control.sources if control else {}
-    if sources.get(name) == name:
-        return name
-    return next((source_type for source_type, document in sources.items() if document == name), name)
+    """What the books call a source of that document: its own name before others, and for want of any."""
+    words = source_types_on([] if control is None else [control], name)
+    return name if name in words or not words else words[0]
 
 
 def balance(lines: Iterable[VoucherLine]) -> Decimal:

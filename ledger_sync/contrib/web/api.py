@@ -54,7 +54,6 @@ from ledger_sync.contrib.web.tenants import Tenants
 from ledger_sync.errors import NotInTheBooksError, RunStateError
 from ledger_sync.explain import Explanation
 from ledger_sync.findings import Finding
-from ledger_sync.models.types import utc_now
 from ledger_sync.proof import AccountProof, Difference
 from ledger_sync.reports import Ageing, OpenItem
 from ledger_sync.statements import Statement
@@ -247,7 +246,7 @@ class Api:
     async def resume(self, call: Call) -> BaseModel:
         run_id, tenant = await self._of_run(call)
         report = await self.books.read(lambda s: self.sync.report(s, run_id, tenant_id=tenant))
-        if report.state == "running" and report.lease_until is not None and report.lease_until > utc_now():
+        if report.state == "running" and not report.died:
             raise ProblemError(
                 409, "The sync is running", "Somebody is working on it.", "Follow it.", {"syncId": str(run_id)}
             )

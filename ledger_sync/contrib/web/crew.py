@@ -17,7 +17,6 @@ from ledger_sync.contrib.queues import RunQueue
 from ledger_sync.contrib.web.books import Books
 from ledger_sync.errors import LedgerSyncError
 from ledger_sync.logs import log
-from ledger_sync.models.types import utc_now
 from ledger_sync.workbench import Health, Poster
 
 SLICE_SECONDS: Final = 5.0
@@ -61,7 +60,7 @@ class Crew:
     ) -> None:
         self.books = books
         self._staff = {"poster": poster, "health": health}
-        self.workers = at_once
+        self.at_once = at_once
         self.adopting = adopting
         self._turns: asyncio.Semaphore | None = None
         self._at_work: dict[int, asyncio.Task[None]] = {}
@@ -85,11 +84,11 @@ class Crew:
 
     def begin(self) -> None:
         """Belong to the running event loop."""
-        self._turns = asyncio.Semaphore(self.workers)
+        self._turns = asyncio.Semaphore(self.at_once)
 
     def take(self, run_id: int) -> None:
         """Work on a run; if that is done here already, look again when it ends."""
-        if not self.workers:
+        if not self.at_once:
             return
         if run_id in self._at_work:
             self._again.add(run_id)
@@ -126,17 +125,12 @@ class Crew:
 
     async def adopt(self) -> None:
         """Go on with runs of a console's whose workers have died; what others began is theirs to go on with."""
-        if not (self.workers and self.adopting):
+        if not (self.at_once and self.adopting):
             return
 
         def dead(session: Session) -> list[Any]:
             runs = self.books.sync.runs(session, ALL_TENANTS, limit=None, running=True)
-            now = utc_now()
-            return [
-                run.run_id
-                for run in runs
-                if has_mark(run, BY_CONSOLE) and run.lease_until is not None and run.lease_until <= now
-            ]
+            return [run.run_id for run in runs if has_mark(run, BY_CONSOLE) and run.died]
 
         for run_id in await self.books.read(dead):
             self.take(run_id)

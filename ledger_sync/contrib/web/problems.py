@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
 from starlette.responses import JSONResponse
 
 from ledger_sync.contrib.queues import QueueUnreachableError
-from ledger_sync.dialects import fault_of
 from ledger_sync.errors import LedgerSyncError, NotInTheBooksError, RunActiveError, RunStateError
 from ledger_sync.logs import log
+from ledger_sync.runs import is_passing
 
 
 class ProblemError(Exception):
@@ -44,8 +43,9 @@ def problem_of(error: Exception) -> ProblemError | None:
     """
     if isinstance(error, LedgerSyncError):
         return _of_the_library(error)
-    if isinstance(error, DBAPIError) and fault_of(error) == "passing":
-        log.warning("Ledger sync: the database is busy, or cannot be reached: %s", error.orig)
+    if is_passing(error):
+        # not the statement of a driver's error, which has the books' own values
+        log.warning("Ledger sync: the database is busy, or cannot be reached: %s", getattr(error, "orig", error))
         return ProblemError(503, "Busy", "The database is busy, or cannot be reached.", "Try again in a moment.")
     return None
 
