@@ -97,7 +97,7 @@ def difference(
     ``stored`` admits, of the stored applications, those that concern the same items. The bound value ``caused_on``
     dates an undoing (null: the day of what is undone).
     """
-    target = _wanted(binding, settings, ledger, where, False, present)[-1]
+    target = _wanted(binding, settings, ledger, where, False, present, stored)[-1]
     application = aliased(ledger.application)
     have = select(
         application.tenant_id,
@@ -164,16 +164,19 @@ def _wanted(
     where: ItemRestriction,
     dated: bool,
     present: Present = EVERYTHING,
+    stored: ItemRestriction | None = None,
 ) -> tuple[CTE, CTE, CTE]:
     """The items that ``where`` admits, what people settled, and the applications that there must be.
 
-    ``where`` admits whole settlement groups, and with an item all those that it was settled with by hand.
+    ``where`` admits whole settlement groups, and with an item all those that it was settled with by hand. ``stored``
+    admits the applications that are looked at for what people settled: those of items that are gone as well, both of
+    them even; without it those of the items.
     ``dated``: only what is dated until the bound value ``as_of``. Columns of the last: tenant_id, from_line_id,
     to_line_id, method, amount (positive), applied_on; hand-made rows themselves are not among them, but a hand-made
     settlement that a reversal overrides appears as ``undone`` with a negative amount.
     """
     items = _items(ledger, where, dated)
-    by_hand = _by_hand(ledger, items, dated)
+    by_hand = _by_hand(ledger, items, dated, stored)
     parts: list[Select[Any]] = []
     taken: list[CTE] = []
     if present.reversals or present.by_hand or settings.settlement == "off":
@@ -253,14 +256,18 @@ def _until(item: Entity, dated: bool) -> list[ColumnElement[bool]]:
     return [day <= bindparam("as_of", type_=day.type)] if dated else []
 
 
-def _by_hand(ledger: Ledger, items: CTE, dated: bool) -> CTE:
+def _by_hand(ledger: Ledger, items: CTE, dated: bool, stored: ItemRestriction | None) -> CTE:
     """What people settled, net per pair."""
     a = aliased(ledger.application)
-    # one way at a time: of two with an OR between them, a database looks through all items for each row
-    ends = [select(e.id).where(end.in_(select(items.c.line_id)), e.method == "manual") for e, end in _ends(ledger)]
+    if stored is None:
+        # one way at a time: of two with an OR between them, a database looks through all items for each row
+        ends = [select(e.id).where(end.in_(select(items.c.line_id)), e.method == "manual") for e, end in _ends(ledger)]
+        admitted = [a.id.in_(union(*ends))]
+    else:
+        admitted = [*stored(a), is_one_of(a.method, ["manual"])]
     query = select(
         a.tenant_id, a.from_line_id, a.to_line_id, func.sum(a.amount).label("amount"), func.max(a.id).label("newest")
-    ).where(a.id.in_(union(*ends)))
+    ).where(*admitted)
     if dated:
         query = query.where(a.applied_on <= bindparam("as_of", type_=Date()))
     return (

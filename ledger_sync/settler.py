@@ -127,7 +127,9 @@ class Settler:
         if concerned or gone:
             grouped = self._once(("grouped", ledger.name), self._grouped)
             items = connection.execute(grouped, {"settle_lines": list(concerned)}).all()
-            present = Present(any(item.is_reversal for item in items), any(item.is_by_hand for item in items))
+            # what was settled by hand with an item that is gone is undone, though the other may be gone as well
+            by_hand_there = bool(gone) or any(item.is_by_hand for item in items)
+            present = Present(any(item.is_reversal for item in items), by_hand_there)
             parameters = {
                 "settle_lines": list({item.line_id for item in items} | gone),
                 "caused_on": caused_on,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ALL_TENANTS, LedgerSync, Settings, signals
@@ -282,6 +282,34 @@ def test_a_reversal_overrides_what_was_settled_by_hand(session: Session, sync: L
     assert [row[1] for row in open_amounts(session)] == [100, 0, 0]
     then = sync.open_items(session, "acme", as_of=LATER)
     assert [item.remaining_amount for item in then] == [40]
+
+
+def test_what_was_settled_by_hand_is_undone_when_both_items_go_at_once(session: Session, sync: LedgerSync) -> None:
+    invoice_posted(session)
+    payment_posted(session, 60)
+    invoice, payment = items(session)
+    sync.settle(session, payment, invoice, on=LATER, **WHO)
+    session.commit()
+    entries, kept = JournalEntry.__table__, [invoice.general_ledger_id, payment.general_ledger_id]
+
+    def goes_to(**values: Any) -> None:
+        session.connection().execute(update(entries).where(entries.c.id.in_(kept)).values(**values))
+        session.expire_all()
+        sync.sync_entries(session, kept)
+        session.commit()
+
+    def left() -> tuple[int, Decimal]:
+        a = CustomerApplication
+        count, amount = session.execute(select(func.count(), func.sum(a.amount))).one()
+        return count, amount
+
+    goes_to(status="draft", posted_at=None)
+    assert items(session) == []
+    assert left() == (2, 0)
+    assert sync.verify(session, "acme").clean
+    goes_to(status="posted", posted_at=datetime(2026, 7, 1, tzinfo=UTC))
+    assert [row[1] for row in open_amounts(session)] == [40, 0]
+    assert left() == (3, 60)
 
 
 def test_an_automatic_pair_that_is_unsettled_stays_apart_until_released(session: Session, sync: LedgerSync) -> None:
