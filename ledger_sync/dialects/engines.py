@@ -138,9 +138,11 @@ _PASSING_STATES: Final = ("40001", "40P01", "55P03", "08", "57P")
 _STATES_OF_DATA: Final = ("22", "23", "44", "P0")
 """How SQLSTATEs begin that a row's own data cause: data exceptions, constraints, and what a trigger raises."""
 _RECORD_CHANGED, _DEADLOCK, _NO_SUCH_SAVEPOINT = 1020, 1213, 1305
+_NO_NEXT_KEY = 1467
+"""MariaDB's error when whoever waits for a table's next key is chosen to end a deadlock, or has waited too long."""
 _PASSING_CODES: Final = {
     "sqlite": {5, 6},
-    "mysql": {_RECORD_CHANGED, 1205, _DEADLOCK, _NO_SUCH_SAVEPOINT, 2003, 2006, 2013},
+    "mysql": {_RECORD_CHANGED, 1205, _DEADLOCK, _NO_SUCH_SAVEPOINT, _NO_NEXT_KEY, 2003, 2006, 2013},
 }
 _CODES_OF_DATA: Final = {"sqlite": {19}, "mysql": {1048, 1264, 1366, 1406, 1644, 3819, 4025}}
 
@@ -180,7 +182,7 @@ def transaction_lost(error: BaseException) -> bool:
     On MariaDB and MySQL a deadlock does, and takes the savepoints along: whoever goes on writes to a transaction that
     has lost what was written before.
     """
-    lost = {_RECORD_CHANGED, _DEADLOCK, _NO_SUCH_SAVEPOINT}
+    lost = {_RECORD_CHANGED, _DEADLOCK, _NO_SUCH_SAVEPOINT, _NO_NEXT_KEY}
     return isinstance(error, DBAPIError) and _mysql_code(error) in lost
 
 
