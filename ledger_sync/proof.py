@@ -225,7 +225,7 @@ def begin_snapshot(session: Session, binding: Binding) -> None:
 
 
 def runs_active(session: Session, binding: Binding, tenant_id: Any) -> tuple[Any, ...]:
-    """The ids of the runs that are writing a tenant's books, by their leases."""
+    """The ids of the runs that are writing a tenant's books: ``progress.is_at_work``, in SQL."""
     run = binding.run
     query = (
         select(attribute(run, "id"))

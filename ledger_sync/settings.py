@@ -157,7 +157,8 @@ class Settings(_Frozen):
     commits later is found at its end. ``segment_lines_max``: a worker takes so many lines at a time.
     ``tenant_workers_max``: at most so many workers are at work in one tenant's books at once; any number unless given.
     ``lease_seconds``: a worker that has not committed for so long counts as dead (settling, proving and repairs get
-    more, by the lines in the books; settling and proving twice as much with each further attempt). ``retries_max``: how
+    more, by the lines in the books; settling, proving and the first batch of a segment twice as much with each further
+    attempt, and a batch that is taken over is halved). ``retries_max``: how
     often a batch that met a deadlock or the like is tried again. A run stops when more than ``errors_max`` lines or
     documents could not be written, or ``errors_in_a_row_max`` lines one after the other.
 

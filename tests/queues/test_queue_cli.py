@@ -128,7 +128,9 @@ def test_a_queue_that_cannot_be_is_refused_before_a_run_is_made(books: Path) -> 
 
 def test_whoever_stops_watching_is_told_that_the_queue_goes_on(books: Path, redis_url: str) -> None:  # noqa: F811
     asked = ["--db", "sqlite:///books.db", "--queue", "celery", "--broker", redis_url]
-    program = [sys.executable, "-c", "from ledger_sync.contrib.cli import main; main()", "backfill", *asked]
+    # a shell's background job ignores SIGINT, and so would what it starts
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = [sys.executable, "-c", heeding + "from ledger_sync.contrib.cli import main; main()", "backfill", *asked]
     watching = subprocess.Popen(program, cwd=books, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(600):  # nobody works on it
         if '"running"' in ledger_sync("runs", "--db", "sqlite:///books.db", "--json", cwd=books).stdout:
