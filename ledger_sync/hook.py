@@ -17,7 +17,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Result, event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, scoped_session
 
 from ledger_sync import signals
 from ledger_sync.attributes import held, key_held, replaced
@@ -55,6 +55,7 @@ class _SessionState:
     flush: UOWTransaction | None = None
     buffered: dict[SessionTransaction, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
     committed: set[SessionTransaction] = field(default_factory=set)
+    listened_to: bool = False
     stale: list[tuple[Ledger, tuple[Any, ...]]] = field(default_factory=list)
 
 
@@ -185,6 +186,7 @@ class Hook:
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
         session.flush()
+        self._listen_for_commit(session)
         keys = set(entry_ids)
         connection = self._connection(session, self.binding.entry)
         gone = self._concerned.gone_by_rows(connection, keys)
@@ -217,7 +219,7 @@ class Hook:
                 stale = (*stale, *written.changed, *written.created)
             state.stale += [(ledger, ledger.identity(row)) for row in stale]
         if told:
-            self.tell_after_commit(session, told)
+            self._keep_until_commit(session, told)
         if items and signals.flush_synced.receivers:
             for receiver in signals.flush_synced.receivers_for(self.sender):
                 if iscoroutinefunction(receiver):
@@ -226,7 +228,20 @@ class Hook:
                 receiver(self.sender, session=session, items=tuple(items))
 
     def tell_after_commit(self, session: Session, told: list[tuple[str, dict[str, Any]]]) -> None:
-        """Send these signals when the session's outermost transaction has committed."""
+        """Send these signals when the session's outermost transaction has committed, attached or not."""
+        self._listen_for_commit(session)
+        self._keep_until_commit(session, told)
+
+    def _listen_for_commit(self, session: Session) -> None:
+        """Hear how the transactions of a session end that nobody may have attached; twice does no harm."""
+        inner = session() if isinstance(session, scoped_session) else session
+        state = self.state(inner)
+        if not state.listened_to:
+            state.listened_to = True
+            event.listen(inner, "after_commit", self._after_commit)
+            event.listen(inner, "after_transaction_end", self._after_transaction_end)
+
+    def _keep_until_commit(self, session: Session, told: list[tuple[str, dict[str, Any]]]) -> None:
         transaction = session.get_nested_transaction() or session.get_transaction()
         assert transaction is not None
         self.state(session).buffered.setdefault(transaction, []).extend(told)

@@ -142,7 +142,7 @@ def _referring(
     binding: Binding, settings: Settings, ledger: Ledger, invoices: Document, ids: Select[Any]
 ) -> list[Select[Any]]:
     """Lines of payments that name one of the invoices, or did, by its payment reference or number."""
-    payments = next((document for document in ledger.documents if document.role == "payment"), None)
+    payments = ledger.payer
     if payments is None:
         return []
     invoice, line, entry, payment = (

@@ -163,7 +163,7 @@ class Writer:
         parties = left | {(row["tenant_id"], row["party_id"]) for row in (*rows, *removed)}
         if self.settler.lock(connection, ledger, parties):
             # an invoice may have been committed while we waited: what refers to one is looked at once more
-            names = {t for d in ledger.documents if d.role == "payment" for t in source_types(self.settings, ledger, d)}
+            names = self._payments(ledger)
             referring = {row["general_ledger_line_id"] for row in rows if row["source_type"] in names}
             if referring:
                 self._put(connection, ledger, Touched(lines=referring, rewrite=True))
@@ -223,6 +223,10 @@ class Writer:
         self._mark(connection, ledger)
         return Filled(written, lines)
 
+    def _payments(self, ledger: Ledger) -> set[str]:
+        """The source types that mean a payment."""
+        return set() if ledger.payer is None else set(source_types(self.settings, ledger, ledger.payer))
+
     def _lock_table(self) -> Table:
         table = inspect(self.binding.lock).local_table
         assert isinstance(table, Table)
@@ -241,7 +245,7 @@ class Writer:
         """
         self.settler.lock_all(connection, ledger, tenant_id)
         shape = (connection.dialect.name, ledger.name)
-        payments = {t for d in ledger.documents if d.role == "payment" for t in source_types(self.settings, ledger, d)}
+        payments = self._payments(ledger)
         if not payments:
             return 0
 

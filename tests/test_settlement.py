@@ -521,3 +521,30 @@ def test_settled_and_reopened_are_told_after_the_commit_only(session: Session, s
         session.add(paid.reverse(DAY))
         session.commit()
         assert ("reopened", 100, 100) in heard
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_is_done_by_hand_is_told_once_by_whatever_session(engine: Engine, attached: bool) -> None:
+    sync = LedgerSync()
+    factory = sessionmaker(engine)
+    sync.attach(factory)
+    with factory() as session:
+        invoice_posted(session)
+        payment_posted(session, 60)
+    heard: list[Decimal] = []
+
+    def settled(sender: object, item: Any) -> None:
+        heard.append(item["settled_amount"])
+
+    with (
+        signals.item_settled.connected_to(settled, sender=sync),
+        (factory if attached else sessionmaker(engine))() as session,
+    ):
+        invoice, payment = items(session)
+        sync.settle(session, payment, invoice, on=LATER, **WHO)
+        session.rollback()
+        assert heard == []
+        sync.settle(session, payment, invoice, on=LATER, **WHO)
+        assert heard == []
+        session.commit()
+        assert heard == [60, 60]
