@@ -50,7 +50,9 @@ def paid(session: Session, amount: int | Decimal = 100, reference: str = "18", o
 
 def left(session: Session) -> list[Decimal]:
     session.expire_all()
-    return list(session.scalars(select(CustomerLedger.remaining_amount).order_by(CustomerLedger.id)))
+    return list(
+        session.scalars(select(CustomerLedger.remaining_amount).order_by(CustomerLedger.general_ledger_line_id))
+    )
 
 
 def applied(session: Session) -> list[tuple[str, Decimal, date]]:
@@ -113,7 +115,7 @@ def test_one_payment_settles_two_invoices_by_hand(session: Session, sync: Ledger
     invoiced(session, 60, reference="18")
     invoiced(session, 40, reference="26")
     paid(session, 100, reference="")
-    first, second, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.id))
+    first, second, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.general_ledger_line_id))
     sync.settle(session, payment, first, on=LATER, **WHO)
     sync.settle(session, payment, second, on=LATER, **WHO)
     session.commit()
@@ -126,7 +128,7 @@ def test_the_rest_settles_automatically_beside_a_part_that_was_settled_by_hand(
     invoiced(session, 200)
     paid(session, 100)
     paid(session, 100, reference="")
-    invoice, _, other = session.scalars(select(CustomerLedger).order_by(CustomerLedger.id))
+    invoice, _, other = session.scalars(select(CustomerLedger).order_by(CustomerLedger.general_ledger_line_id))
     sync.settle(session, other, invoice, 30, LATER, **WHO)
     session.commit()
     assert left(session) == [70, 0, -70]
@@ -137,7 +139,7 @@ def test_what_was_settled_by_hand_is_undone_when_the_payment_moves_to_another_cu
 ) -> None:
     invoiced(session)
     made = paid(session, 60, reference="", on=LATER)
-    invoice, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.id))
+    invoice, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.general_ledger_line_id))
     sync.settle(session, payment, invoice, on=LATER, **WHO)
     session.commit()
     assert left(session) == [40, 0]
@@ -150,7 +152,7 @@ def test_what_was_settled_by_hand_is_undone_when_the_payment_moves_to_another_cu
 def test_a_pair_that_was_kept_apart_settles_again_once_it_is_released(session: Session, sync: LedgerSync) -> None:
     invoiced(session)
     paid(session)
-    invoice, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.id))
+    invoice, payment = session.scalars(select(CustomerLedger).order_by(CustomerLedger.general_ledger_line_id))
     sync.unsettle(session, payment, invoice, LATER, **WHO)
     session.commit()
     assert left(session) == [100, -100]
@@ -245,7 +247,10 @@ def test_an_item_that_a_run_wrote_names_the_run(factory: sessionmaker[Session], 
     assert report.synced == 1
     with factory() as session:
         invoiced(session, reference="26")
-        assert list(session.scalars(select(CustomerLedger.run_id).order_by(CustomerLedger.id))) == [report.run_id, None]
+        assert list(session.scalars(select(CustomerLedger.run_id).order_by(CustomerLedger.general_ledger_line_id))) == [
+            report.run_id,
+            None,
+        ]
 
 
 @pytest.fixture
@@ -282,5 +287,7 @@ def test_what_is_left_of_an_invoice_follows_its_amount_when_its_entry_is_edited(
     session.commit()
     bought.lines[0].credit = bought.lines[1].debit = Decimal(80)
     session.commit()
-    items = session.execute(select(editable.Item.amount, editable.Item.remaining_amount).order_by(editable.Item.id))
+    items = session.execute(
+        select(editable.Item.amount, editable.Item.remaining_amount).order_by(editable.Item.general_ledger_line_id)
+    )
     assert [tuple(item) for item in items] == [(80, 40), (-40, 0)]

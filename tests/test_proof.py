@@ -258,7 +258,7 @@ def test_an_application_that_lacks_is_found(session: Session, sync: LedgerSync) 
 def test_what_a_person_settled_is_no_application_that_differs(session: Session, sync: LedgerSync) -> None:
     posted(session)
     paid(session, 40)
-    invoice, payment = session.query(SupplierLedger).order_by(SupplierLedger.id)
+    invoice, payment = session.query(SupplierLedger).order_by(SupplierLedger.general_ledger_line_id)
     sync.settle(session, payment, invoice, actor="eva", reason="asked", on=DAY)
     session.commit()
     assert finding(sync.verify(session, "acme"), "application_differs") is None
@@ -445,7 +445,7 @@ def test_a_number_that_names_an_invoice_is_no_invalid_kid(session: Session, sync
 def test_a_payment_that_was_settled_by_hand_is_no_longer_a_finding(session: Session, sync: LedgerSync) -> None:
     posted(session)
     paid(session, 100, "12345")
-    invoice, payment = session.query(SupplierLedger).order_by(SupplierLedger.id)
+    invoice, payment = session.query(SupplierLedger).order_by(SupplierLedger.general_ledger_line_id)
     sync.settle(session, payment, invoice, actor="eva", reason="asked", on=DAY)
     session.commit()
     assert finding(sync.verify(session, "acme"), "invalid_kid") is None
