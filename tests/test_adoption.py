@@ -46,15 +46,12 @@ class Payment(m.PaymentMixin, Base):
     vendor_id: Mapped[int] = mapped_column(ID_TYPE)
 
 
-class Item(Base):
+class _FromBefore:
     """A host's table, to which the library's columns were added: nullable, since the old rows have nothing in them."""
 
-    __tablename__ = "a_items"
     id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
     tenant_id: Mapped[str] = mapped_column(String(64))
-    general_ledger_id: Mapped[int] = mapped_column("voucher_id", ID_TYPE)
     general_ledger_line_id: Mapped[int | None] = mapped_column(ID_TYPE, unique=True)
-    supplier_id: Mapped[int] = mapped_column(ID_TYPE)
     account_number: Mapped[str | None] = mapped_column(String(20))
     source_type: Mapped[str | None] = mapped_column(String(50))
     source_id: Mapped[int | None] = mapped_column(ID_TYPE)
@@ -64,6 +61,12 @@ class Item(Base):
     remaining_amount: Mapped[Decimal] = mapped_column(m.Money())
     status: Mapped[str] = mapped_column(String(20), server_default="open")
     settlement_key: Mapped[str | None] = mapped_column(String(120))
+
+
+class Item(_FromBefore, Base):
+    __tablename__ = "a_items"
+    general_ledger_id: Mapped[int] = mapped_column("voucher_id", ID_TYPE)
+    supplier_id: Mapped[int] = mapped_column(ID_TYPE)
 
 
 SETTINGS = Settings(control_accounts=(ControlAccount(accounts=("2400",), ledger="supplier"),))
@@ -237,22 +240,10 @@ class Sale(m.InvoiceMixin, Base):
     customer_id: Mapped[int] = mapped_column(ID_TYPE)
 
 
-class SaleItem(Base):
+class SaleItem(_FromBefore, Base):
     __tablename__ = "a_sale_items"
-    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(String(64))
     general_ledger_id: Mapped[int] = mapped_column(ID_TYPE)
-    general_ledger_line_id: Mapped[int | None] = mapped_column(ID_TYPE, unique=True)
     customer_id: Mapped[int] = mapped_column(ID_TYPE)
-    account_number: Mapped[str | None] = mapped_column(String(20))
-    source_type: Mapped[str | None] = mapped_column(String(50))
-    source_id: Mapped[int | None] = mapped_column(ID_TYPE)
-    kind: Mapped[str | None] = mapped_column(String(20))
-    entry_date: Mapped[date | None]
-    amount: Mapped[Decimal] = mapped_column(m.Money())
-    remaining_amount: Mapped[Decimal] = mapped_column(m.Money())
-    status: Mapped[str] = mapped_column(String(20), server_default="open")
-    settlement_key: Mapped[str | None] = mapped_column(String(120))
 
 
 def test_of_two_rows_with_one_id_in_two_ledgers_that_is_chosen_which_the_line_waits_for() -> None:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals
+from ledger_sync import ALL_TENANTS, ConfigurationError, LedgerSync, Progress, Settings, segments, signals, turns
 from ledger_sync.closing import Closing
 from ledger_sync.errors import NotInTheBooksError, RunActiveError, RunStateError, TooManyErrorsError
 from ledger_sync.line_batches import LineBatches
@@ -466,8 +466,8 @@ def test_who_takes_a_segment_reads_as_much_however_many_tenants_there_are(
         looked_at.append(len(rows))
         return as_it_is(rows, *arguments)
 
-    as_it_is = segments._ready
-    monkeypatch.setattr(segments, "_ready", ready)
+    as_it_is = turns._ready
+    monkeypatch.setattr(turns, "_ready", ready)
     sizes = []
     for tenants in (200, 400):
         run_id = planned(history, sync, tenants)
@@ -488,7 +488,7 @@ def test_who_takes_a_segment_reads_as_much_however_many_tenants_there_are(
         assert sync.advance(history, run_id).over
         sizes.append(looked_at.copy())
         looked_at.clear()
-    assert sizes == [[segments.LOOKED_AT] * 3] * 2
+    assert sizes == [[turns.LOOKED_AT] * 3] * 2
 
 
 @pytest.mark.parametrize("tenant_workers_max", [None, 1])
@@ -502,7 +502,7 @@ def test_who_looks_at_a_few_segments_takes_the_same_as_who_looks_at_all(
         run_id = planned(history, sync, 5, chance)
         found = []
         for looked_at in (1, 3, 1000):
-            monkeypatch.setattr(segments, "LOOKED_AT", looked_at)
+            monkeypatch.setattr(turns, "LOOKED_AT", looked_at)
             with history() as session:
                 taken = segments.take(session.connection(), sync.binding, sync.settings, run_id, "me")
                 session.rollback()
@@ -569,7 +569,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("runs", "segments"):
+    for module in ("runs", "turns"):
         monkeypatch.setattr(f"ledger_sync.{module}.utc_now", lambda: NOON)
 
 
