@@ -9,7 +9,7 @@ and no row is ever taken away.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, voucher_columns, voucher_text
+from ledger_sync.decisions import Decision, LineDecision, record
 from ledger_sync.errors import AdoptionError
 from ledger_sync.projection import project
 from ledger_sync.results import Result
@@ -83,7 +84,7 @@ class Adopter:
         self.settings = settings
         self.writer = writer
 
-    def adopt(self, session: Session, tenant_id: Any, chosen: Mapping[Any, Any]) -> Adoption:
+    def adopt(self, session: Session, tenant_id: Any, chosen: Mapping[Any, Any], decision: Decision | None) -> Adoption:
         """Adopt one tenant's rows, in the caller's transaction. ``chosen``: lines by rows, where a person decided."""
         session.flush()
         books: list[_Books] = []
@@ -99,6 +100,8 @@ class Adopter:
         waiting: list[WaitingRow] = []
         for one, (by_hand, _) in zip(books, decided, strict=True):
             pairs = by_hand | _unique(_without(one.fits, by_hand))
+            if decision is not None:
+                record(session, self.binding, _decisions(one, tenant_id, by_hand, decision))
             changed += self._take(one.connection, one.ledger, one.rows, pairs)
             adopted += len(pairs)
             taken = set(pairs.values())
@@ -249,6 +252,18 @@ class Adopter:
                         )
                     )
         return changed
+
+
+def _decisions(books: _Books, tenant_id: Any, chosen: Mapping[Any, Any], decision: Decision) -> Iterator[LineDecision]:
+    for line_id in chosen.values():
+        yield LineDecision(
+            ledger=books.ledger.name,
+            tenant_id=tenant_id,
+            general_ledger_line_id=line_id,
+            action="adopt",
+            actor=decision.actor,
+            reason=decision.reason,
+        )
 
 
 def _without(fits: Mapping[Any, Sequence[Any]], decided: Mapping[Any, Any]) -> dict[Any, list[Any]]:

@@ -189,14 +189,15 @@ class Binding:
     """All the classes of one set of books.
 
     ``editable``: whether posted entries and their lines can be changed. Then whoever writes rows for entries that
-    existed before locks those entries first; entries that cannot change need no lock. Source links, locks, runs,
-    segments, tombstones and errors are the library's own tables, and are made where the host has none.
+    existed before locks those entries first; entries that cannot change need no lock. Source links, decisions, locks,
+    runs, segments, tombstones and errors are the library's own tables, and are made where the host has none.
     """
 
     entry: type[Any]
     line: type[Any]
     ledgers: tuple[Ledger, ...]
     link: type[Any] = Made
+    decision: type[Any] = Made
     error: type[Any] = Made
     lock: type[Any] = Made
     run: type[Any] = Made
@@ -220,6 +221,7 @@ class Binding:
             (ledger.application, models.ApplicationMixin) for ledger in self.ledgers
         ]
         own += [(self.error, models.SyncErrorMixin), (self.lock, models.LockMixin), (self.run, models.SyncRunMixin)]
+        own += [(self.decision, models.DecisionMixin)]
         own += [(self.segment, models.SyncSegmentMixin), (self.tombstone, models.TombstoneMixin)]
         check_own(self.entry, self.line, self.link, own)
         for ledger in self.ledgers:
@@ -237,7 +239,7 @@ class Binding:
             source=attribute(self.entry, "source_id").type,
         )
         maker = Maker(self.entry, keys)
-        for name in ("link", "error", "lock", "run", "segment", "tombstone"):
+        for name in ("link", "decision", "error", "lock", "run", "segment", "tombstone"):
             if getattr(self, name) is Made:
                 object.__setattr__(self, name, getattr(maker, name)())
         object.__setattr__(self, "ledgers", tuple(_completed(maker, ledger) for ledger in self.ledgers))
@@ -355,6 +357,7 @@ def ready_made() -> Binding:
         entry=models.JournalEntry,
         line=models.JournalLine,
         link=models.SourceLink,
+        decision=models.SyncDecision,
         error=models.SyncError,
         lock=models.SyncLock,
         run=models.SyncRun,

@@ -9,19 +9,17 @@ bucket and the two rows, so two sessions that settle the same item never settle 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, literal, or_, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, func, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import key_held
 from ledger_sync.binding import Binding, Ledger
-from ledger_sync.dialects import savepoints_hold
+from ledger_sync.decisions import Decision, append_once, key_taken, used
 from ledger_sync.errors import SettlementError
 from ledger_sync.models.types import ZERO, exact
 from ledger_sync.results import Result
@@ -45,16 +43,6 @@ class Application(Result):
     actor: str | None
     reason: str | None
     idempotency_key: str | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Who does something by hand, why, on which day, and under which key (the same call twice does it once)."""
-
-    actor: str
-    reason: str
-    on: date | None = None
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,7 @@ class ByHand:
         connection, pair = self._locked(session, from_item, to_item)
         given = None if amount is None else exact("amount", amount)
         same = _Same("manual", lambda settled: settled > 0 and given in (None, settled))
-        if (before := self._repeated(connection, pair, decision, same)) is not None:
+        if (before := self._repeated(session, pair, decision, same)) is not None:
             return before, ()
         on = self._day(pair, decision)
         left = min(self._left(connection, pair.ledger, item, on) for item in (pair.payment, pair.invoice))
@@ -128,7 +116,7 @@ class ByHand:
         connection, pair = self._locked(session, from_item, to_item)
         undoing = _Same("manual", lambda amount: amount < 0)
         pinning = _Same("pin")
-        if (before := self._repeated(connection, pair, decision, undoing, pinning)) is not None:
+        if (before := self._repeated(session, pair, decision, undoing, pinning)) is not None:
             return before, ()
         net = self._net(connection, pair)
         if by_hand := net.get("manual", ZERO):
@@ -149,7 +137,7 @@ class ByHand:
         """
         connection, pair = self._locked(session, from_item, to_item)
         same = _Same("release")
-        if (before := self._repeated(connection, pair, decision, same)) is not None:
+        if (before := self._repeated(session, pair, decision, same)) is not None:
             return before, ()
         if not self._pinned(connection, pair):
             raise pair.refuse("are not pinned apart", "There is nothing to release.")
@@ -283,38 +271,21 @@ class ByHand:
 
     # -- appending -------------------------------------------------------------------------------------
 
-    def _repeated(self, connection: Connection, pair: _Pair, decision: Decision, *same: _Same) -> Application | None:
+    def _repeated(self, session: Session, pair: _Pair, decision: Decision, *same: _Same) -> Application | None:
         """What the same call appended before, if it was made before.
 
-        :raises SettlementError: another call has used the key, in whichever ledger.
+        :raises SettlementError: another call has used the key, whatever for.
         """
-        if decision.idempotency_key is None:
+        found = used(session, self.binding, pair.invoice.tenant_id, decision.idempotency_key)
+        if found is None:
             return None
-        for ledger in self.binding.ledgers:
-            a = ledger.application.__table__
-            query = select(a).where(
-                a.c.tenant_id == pair.invoice.tenant_id,
-                # as the column takes it: what cannot be kept must not be looked for first
-                a.c.idempotency_key == literal(decision.idempotency_key, a.c.idempotency_key.type),
-            )
-            row = connection.execute(query).first()
-            if row is not None:
-                break
-        else:
-            return None
+        model, row = found
         lines = (pair.payment.general_ledger_line_id, pair.invoice.general_ledger_line_id)
-        is_same = ledger is pair.ledger and (row.from_line_id, row.to_line_id) == lines
+        is_same = model is pair.ledger.application and (row.from_line_id, row.to_line_id) == lines
         if not is_same or not any(row in call for call in same):
-            raise self._key_taken(pair, decision)
+            raise pair.refuse(*key_taken(decision.idempotency_key))
         fields = {name: getattr(row, name) for name in Application.model_fields if name != "ledger"}
         return Application(ledger=pair.ledger.name, **fields)
-
-    @staticmethod
-    def _key_taken(pair: _Pair, decision: Decision) -> SettlementError:
-        return pair.refuse(
-            f"cannot take the idempotency key {decision.idempotency_key!r}, which another call has used",
-            "Give each call a key of its own.",
-        )
 
     def _append(
         self,
@@ -339,15 +310,13 @@ class ByHand:
             idempotency_key=decision.idempotency_key,
         )
         values = application.model_dump(exclude={"ledger"})
-        # who has another party's bucket may use the same key meanwhile; on SQLite there is one writer
-        guarded = decision.idempotency_key is not None and savepoints_hold(connection)
-        try:
-            with connection.begin_nested() if guarded else nullcontext():
-                self.writer.settler.append(connection, pair.ledger, **values)
-        except IntegrityError as error:
-            if not guarded or "idempotency_key" not in str(error.orig):
-                raise
-            raise self._key_taken(pair, decision) from error
+        # who has another party's bucket may use the same key meanwhile
+        append_once(
+            connection,
+            decision.idempotency_key,
+            lambda: self.writer.settler.append(connection, pair.ledger, **values),
+            pair.refuse(*key_taken(decision.idempotency_key)),
+        )
         lines = {application.from_line_id, application.to_line_id}
         settled = self.writer.settler.settle(
             connection, pair.ledger, lines, set(), caused_on=on, recount=True, by_hand=amount

@@ -47,7 +47,8 @@ class SchemaProblem(Result):
 
 def own_tables(binding: Binding) -> tuple[Table, ...]:
     """The tables that are the library's business."""
-    models = [binding.link, binding.error, binding.lock, binding.run, binding.segment, binding.tombstone]
+    models = [binding.link, binding.decision, binding.error, binding.lock]
+    models += [binding.run, binding.segment, binding.tombstone]
     for ledger in binding.ledgers:
         models += [ledger.item, ledger.application]
     return _tables(models)

@@ -21,7 +21,8 @@ from ledger_sync.adoption import Adopter, Adoption
 from ledger_sync.attributes import ONE_TENANT
 from ledger_sync.batch import Batch
 from ledger_sync.binding import Binding, Ledger, Made, ready_made
-from ledger_sync.by_hand import Application, ByHand, Decision
+from ledger_sync.by_hand import Application, ByHand
+from ledger_sync.decisions import Decision, LineDecision
 from ledger_sync.errors import ConfigurationError, NotInTheBooksError
 from ledger_sync.explain import Explanation
 from ledger_sync.hook import Hook, settlement_signals
@@ -315,41 +316,57 @@ class LedgerSync(Batch):
         reason: str,
         kind: str | None = None,
         method: str = "host",
-    ) -> Any:
+        idempotency_key: str | None = None,
+    ) -> LineDecision:
         """Link a posted control line to the document that it comes from, in the caller's transaction.
 
-        Its open item is written at once. The posted entry is not changed. The same call again, by whomever, changes
-        nothing and returns the link that is there, with its first actor and reason.
+        Its open item is written at once. The posted entry is not changed. Where the line is linked so already nothing
+        changes, and without a key the answer has who linked it first and why.
 
         :param document: the document's kind, ``"vendor_invoice"``, say.
         :param kind: why the line closes the document, if it is no payment: ``write_off``, ``rounding``, ``fee``,
             ``exchange`` or ``credit_note``.
         :param method: how the link came about.
+        :param idempotency_key: the same call with the same key again returns the first result, though the link be taken
+            back since.
         :raises LinkError: the line or the document is not there, the line's account takes no such document, or the line
-            has another link already.
+            has another link already; or another call has used the key.
         """
+        decision = Decision(actor, reason, idempotency_key=idempotency_key)
         return self._linking.link(
-            session,
-            self._one(tenant_id),
-            line_id,
-            document,
-            document_id,
-            kind=kind,
-            method=method,
-            actor=actor,
-            reason=reason,
+            session, self._one(tenant_id), line_id, document, document_id, decision, kind=kind, method=method
         )
 
-    def unlink(self, session: Session, tenant_id: Any, line_id: Any, *, actor: str, reason: str) -> None:
+    def unlink(
+        self,
+        session: Session,
+        tenant_id: Any,
+        line_id: Any,
+        *,
+        actor: str,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> LineDecision:
         """Take a line's source link back, in the caller's transaction; its open item goes, what it settled is undone.
 
-        The same call again changes nothing, and is told that there is no link.
+        The answer has the link that it was, with who took it back and why.
 
-        :raises LinkError: the line is not there, or has no link.
+        :param idempotency_key: the same call with the same key again returns the first result, though the line be
+            linked anew since.
+        :raises LinkError: the line is not there, or has no link; or another call has used the key.
         """
-        self._linking.unlink(session, self._one(tenant_id), line_id, actor=actor, reason=reason)
+        decision = Decision(actor, reason, idempotency_key=idempotency_key)
+        return self._linking.unlink(session, self._one(tenant_id), line_id, decision)
 
-    def adopt(self, session: Session, tenant_id: Any = None, *, chosen: Mapping[Any, Any] | None = None) -> Adoption:
+    def adopt(
+        self,
+        session: Session,
+        tenant_id: Any = None,
+        *,
+        chosen: Mapping[Any, Any] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Adoption:
         """Give rows that the host wrote before, which name their voucher but not their line, their lines.
 
         In the caller's transaction. A row takes the line that it alone fits and that alone fits it, by party and
@@ -357,9 +374,17 @@ class LedgerSync(Batch):
         again adopts nothing twice.
 
         :param chosen: lines by rows (ids), where a person has decided; such a row takes over its line's amount.
+        :param actor: who has chosen, and ``reason`` why; recorded with each such line.
         :raises AdoptionError: a row was chosen that waits for no line, or a line that waits for no row.
+        :raises ConfigurationError: rows were chosen by nobody, or for no reason.
         """
-        return self._adopter.adopt(session, self._one(tenant_id), chosen or {})
+        if not chosen:
+            return self._adopter.adopt(session, self._one(tenant_id), {}, None)
+        if not (actor and reason):
+            raise ConfigurationError(
+                "Rows were chosen, but not by whom and why. Give actor=… and reason=… with chosen=…"
+            )
+        return self._adopter.adopt(session, self._one(tenant_id), chosen, Decision(actor, reason))
 
     def settle(
         self,

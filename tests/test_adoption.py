@@ -17,6 +17,7 @@ from ledger_sync.dialects import ID_TYPE
 from ledger_sync.errors import AdoptionError
 
 DAY = date(2026, 3, 1)
+WHO = {"actor": "kari", "reason": "by the voucher"}
 
 
 class Base(DeclarativeBase):
@@ -201,10 +202,10 @@ def test_a_person_chooses_and_the_rest_of_the_entry_goes_on(factory: sessionmake
         row = old_row(session, entry, 51)
         first, second, third, _ = entry.lines
         with pytest.raises(AdoptionError, match=rf"Row {row} .line {entry.lines[3].id} was chosen. of the supplier"):
-            sync.adopt(session, "acme", chosen={row: entry.lines[3].id})
+            sync.adopt(session, "acme", chosen={row: entry.lines[3].id}, **WHO)
         with pytest.raises(AdoptionError, match=r"Row 4711 .* is not waiting"):
-            sync.adopt(session, "acme", chosen={4711: first.id})
-        adoption = sync.adopt(session, "acme", chosen={row: second.id})
+            sync.adopt(session, "acme", chosen={4711: first.id}, **WHO)
+        adoption = sync.adopt(session, "acme", chosen={row: second.id}, **WHO)
         assert (adoption.adopted, adoption.waiting) == (1, ())
         session.commit()
         mine, keys = second.id, {first.id, third.id}
@@ -223,16 +224,20 @@ def test_what_a_person_chose_is_done_once_however_often_it_is_asked_for(
         entry = posted(session, 50, 50)
         row = old_row(session, entry, 51)
         chosen = {row: entry.lines[1].id}
-        assert sync.adopt(session, "acme", chosen=chosen).adopted == 1
+        assert sync.adopt(session, "acme", chosen=chosen, **WHO).adopted == 1
         session.commit()
         before = rows(session)
-        assert sync.adopt(session, "acme", chosen=chosen).adopted == 0
+        assert sync.adopt(session, "acme", chosen=chosen, **WHO).adopted == 0
         session.commit()
         assert rows(session) == before
+        (decision,) = session.scalars(select(sync.binding.decision))
+        told = {name: getattr(decision, name) for name in ("tenant_id", "ledger", "action", "actor", "reason")}
+        assert told == {"tenant_id": "acme", "ledger": "supplier", "action": "adopt", **WHO}
+        assert decision.general_ledger_line_id == entry.lines[1].id
         with pytest.raises(AdoptionError, match="is not waiting"):
-            sync.adopt(session, "acme", chosen={row: entry.lines[0].id})
+            sync.adopt(session, "acme", chosen={row: entry.lines[0].id}, **WHO)
         with pytest.raises(AdoptionError, match="is not waiting"):
-            sync.adopt(session, "other", chosen=chosen)
+            sync.adopt(session, "other", chosen=chosen, **WHO)
 
 
 class Sale(m.InvoiceMixin, Base):
@@ -278,7 +283,7 @@ def test_of_two_rows_with_one_id_in_two_ledgers_that_is_chosen_which_the_line_wa
                 remaining_amount=Decimal(71),
             )
         )
-        adoption = sync.adopt(session, "acme", chosen={row: entry.lines[0].id})
+        adoption = sync.adopt(session, "acme", chosen={row: entry.lines[0].id}, **WHO)
         assert (adoption.adopted, [(w.ledger, w.row_id) for w in adoption.waiting]) == (1, [("supplier", row)])
         assert session.get_one(SaleItem, row).general_ledger_line_id == entry.lines[0].id
     engine.dispose()
@@ -290,7 +295,7 @@ def test_what_is_refused_has_adopted_nothing(factory: sessionmaker[Session], syn
         old_row(session, entry, 50)
         before = rows(session)
         with pytest.raises(AdoptionError, match="is not waiting"):
-            sync.adopt(session, "acme", chosen={4711: entry.lines[0].id})
+            sync.adopt(session, "acme", chosen={4711: entry.lines[0].id}, **WHO)
         assert rows(session) == before
 
 
@@ -300,7 +305,7 @@ def test_a_line_that_a_person_chose_is_given_to_no_other_row(factory: sessionmak
         strange, fitting = old_row(session, entry, 90), old_row(session, entry, 100)
         twin, other_twin = old_row(session, entry, 50), old_row(session, entry, 50)
         first, second, third, _ = entry.lines
-        adoption = sync.adopt(session, "acme", chosen={strange: first.id, twin: second.id})
+        adoption = sync.adopt(session, "acme", chosen={strange: first.id, twin: second.id}, **WHO)
         # the line that is left has one row left
         assert [row[:2] for row in rows(session)] == [
             (strange, first.id),

@@ -60,7 +60,7 @@ class World:
     """A database whose rows are kept, and put back before every fault."""
 
     NOT_OF_THE_BOOKS = ("ledger_sync_locks", "ledger_sync_runs", "ledger_sync_segments", "ledger_sync_errors")
-    OWN_KEY = ("_ledger", "_applications", "_items", "_tombstones", "_links")
+    OWN_KEY = ("_ledger", "_applications", "_items", "_tombstones", "_links", "_decisions")
     TRACES = ("created_at", "updated_at", "run_id", "posted_at", "removed_at", "row")
 
     def __init__(self, engine: Engine, metadata: MetaData = Base.metadata) -> None:
@@ -183,11 +183,11 @@ def link_in_a_flush(sync: LedgerSync, session: Session) -> None:
 
 
 def link(sync: LedgerSync, session: Session) -> None:
-    sync.link(session, "acme", 1210, "vendor_invoice", 1, **WHO)
+    sync.link(session, "acme", 1210, "vendor_invoice", 1, idempotency_key="linked", **WHO)
 
 
 def unlink(sync: LedgerSync, session: Session) -> None:
-    sync.unlink(session, "acme", 1220, **WHO)
+    sync.unlink(session, "acme", 1220, idempotency_key="unlinked", **WHO)
 
 
 def match(sync: LedgerSync, session: Session) -> None:

@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[Do, type[Exception], str]] = {
         "'bank'",
     ),
     "a row that nobody chose": (
-        lambda case: case.sync.adopt(case.session, "acme", chosen={1: 2}),
+        lambda case: case.sync.adopt(case.session, "acme", chosen={1: 2}, actor="kari", reason="r"),
         AdoptionError,
         "is not waiting",
     ),
@@ -472,6 +472,12 @@ TEXTS: dict[str, Callable[[Case, str], object]] = {
     ),
     "the key of a settlement": lambda case, text: case.sync.settle(
         case.session, case.payment, case.invoice, 1, actor="kari", reason="r", idempotency_key=text * 4
+    ),
+    "who links": lambda case, text: case.sync.link(
+        case.session, "acme", case.manual.id, "vendor_invoice", case.invoice.source_id, actor=text * 2, reason="r"
+    ),
+    "the key of an unlinking": lambda case, text: case.sync.unlink(
+        case.session, "acme", case.manual.id, actor="kari", reason="r", idempotency_key=text * 4
     ),
     "who starts a backfill": lambda case, text: case.sync.backfill(case.factory, tenant_id="acme", actor=text * 4),
 }

@@ -413,7 +413,7 @@ def test_what_the_host_leaves_out_is_made_in_its_metadata_once() -> None:
     first, second = LedgerSync(**classes), LedgerSync(Settings(control_accounts=(control,)), **classes)
     tables = set(classes["entry"].metadata.tables)
     assert {"ledger_source_links", "supplier_applications", "ledger_sync_runs", "ledger_sync_locks"} <= tables
-    for name in ("link", "error", "lock", "run", "segment", "tombstone"):
+    for name in ("link", "decision", "error", "lock", "run", "segment", "tombstone"):
         assert getattr(first.binding, name) is getattr(second.binding, name)
     assert first.binding.ledger("supplier").application is second.binding.ledger("supplier").application
 

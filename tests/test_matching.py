@@ -295,7 +295,7 @@ def test_the_same_link_again_is_the_one_that_is_there(session: Session, sync: Le
     first = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, **WHO)
     session.commit()
     again = sync.link(session, "acme", line_id(made), "vendor_invoice", invoice.id, actor="ola", reason="once more")
-    assert again is first
+    assert again == first
     session.commit()
     assert [link.actor for link in session.scalars(select(SourceLink))] == ["kari"]
     assert session.scalars(select(SupplierLedger)).one().amount == 100

@@ -246,7 +246,9 @@ SAYS: dict[str, list[Callable[[Two, Theirs], object]]] = {
         lambda two, theirs: two.sync.unlink(two.session, "acme", theirs.linked, actor="kari", reason="swap"),
     ],
     "adopt": [
-        lambda two, theirs: two.sync.adopt(two.session, "acme", chosen={theirs.run: theirs.line}),
+        lambda two, theirs: two.sync.adopt(
+            two.session, "acme", chosen={theirs.run: theirs.line}, actor="kari", reason="swap"
+        ),
     ],
     "settle": [lambda two, theirs: by_hand(two, "settle", theirs.items[1])],
     "unsettle": [lambda two, theirs: by_hand(two, "unsettle", theirs.items[1])],
@@ -362,6 +364,15 @@ def test_an_idempotency_key_that_another_tenant_has_used_is_free(two: Two) -> No
     settle(two.beta.items)
     two.session.commit()
     assert_silent(outcome(two, lambda: settle(two.acme.items)))
+
+
+def test_a_key_by_which_another_tenant_has_taken_a_link_back_is_free(two: Two) -> None:
+    def unlink(tenant: str, line: int) -> object:
+        return two.sync.unlink(two.session, tenant, line, actor="kari", reason="r", idempotency_key="key")
+
+    unlink("beta", two.beta.linked)
+    two.session.commit()
+    assert_silent(outcome(two, lambda: unlink("acme", two.acme.linked)))
 
 
 # -- signals ---------------------------------------------------------------------------------------------
@@ -548,7 +559,7 @@ def test_values_never_become_a_part_of_a_statement(
             lambda: sync.settle(session, loaded[False], loaded[True], 1, idempotency_key=HOSTILE, **arguments),
             lambda: sync.unsettle(session, loaded[False], loaded[True], **arguments),
             lambda: sync.link(session, HOSTILE, manual.lines[0].id, "vendor_invoice", invoice.id, **arguments),
-            lambda: sync.unlink(session, HOSTILE, manual.lines[0].id, **arguments),
+            lambda: sync.unlink(session, HOSTILE, manual.lines[0].id, idempotency_key=f"-{HOSTILE}", **arguments),
             lambda: sync.explain(session, HOSTILE, HOSTILE),
             lambda: sync.explain(session, f"vendor_invoice:{HOSTILE}", HOSTILE),
             lambda: sync.verify(session, HOSTILE),

@@ -17,6 +17,7 @@ from ledger_sync.models.mixins import (
 )
 from ledger_sync.models.own import (
     ApplicationMixin,
+    DecisionMixin,
     LockMixin,
     OpenItemMixin,
     SyncErrorMixin,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         SourceLink,
         SupplierApplication,
         SupplierLedger,
+        SyncDecision,
         SyncError,
         SyncLock,
         SyncRun,
@@ -61,6 +63,7 @@ __all__ = [
     "CustomerInvoice",
     "CustomerLedger",
     "CustomerPayment",
+    "DecisionMixin",
     "DocumentMixin",
     "Employee",
     "EmployeeApplication",
@@ -81,6 +84,7 @@ __all__ = [
     "SourceLinkMixin",
     "SupplierApplication",
     "SupplierLedger",
+    "SyncDecision",
     "SyncError",
     "SyncErrorMixin",
     "SyncLock",

@@ -18,6 +18,7 @@ from ledger_sync.errors import ConfigurationError
 from ledger_sync.models.mixins import SourceLinkMixin
 from ledger_sync.models.own import (
     ApplicationMixin,
+    DecisionMixin,
     LockMixin,
     OpenItemMixin,
     SyncErrorMixin,
@@ -62,6 +63,19 @@ class Maker:
             (*SourceLinkMixin.link_checks(), Index(None, "source_type", "source_id")),
             line_id=mapped_column(self.keys.line, primary_key=True, autoincrement=False),
             source_id=mapped_column(self.keys.source, nullable=False),
+        )
+
+    def decision(self) -> type[Any]:
+        """The class of what people decided about lines."""
+        table = "ledger_sync_decisions"
+        return self._made(
+            "SyncDecision",
+            DecisionMixin,
+            table,
+            DecisionMixin.decision_args(table),
+            tenant_id=mapped_column(self.keys.tenant, nullable=False),
+            general_ledger_line_id=mapped_column(self.keys.line, nullable=False),
+            source_id=mapped_column(self.keys.source),
         )
 
     def lock(self) -> type[Any]:

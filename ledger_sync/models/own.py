@@ -140,21 +140,57 @@ class ApplicationMixin(ExactValues):
     @classmethod
     def application_args(cls, table: str) -> tuple[Any, ...]:
         """All that ``__table_args__`` needs; ``table``: the table's name, for those of its indexes."""
-        by_hand, keyed = text("method IN ('manual', 'pin', 'release')"), text("idempotency_key IS NOT NULL")
+        by_hand = text("method IN ('manual', 'pin', 'release')")
         return (
             *cls.application_checks(),
             Index(None, "from_line_id"),
             Index(None, "to_line_id"),
             Index(f"ix_{table}_by_hand", "method", postgresql_where=by_hand, sqlite_where=by_hand),
-            Index(
-                f"uq_{table}_idempotency_key",
-                "tenant_id",
-                "idempotency_key",
-                unique=True,
-                postgresql_where=keyed,
-                sqlite_where=keyed,
-            ),
+            _once_for_each_key(table),
         )
+
+
+class DecisionMixin(ExactValues):
+    """What a person decided about a posted line, and why: a source link, or a row from before for it. Append-only.
+
+    ``action``: ``link``, ``unlink`` or ``adopt``; the columns of the source are null for the last.
+    """
+
+    id: Mapped[int] = mapped_column(ID_TYPE, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(Words(64))
+    ledger: Mapped[str] = mapped_column(Words(20))
+    general_ledger_line_id: Mapped[int] = mapped_column(ID_TYPE)
+    action: Mapped[str] = mapped_column(Words(20))
+    source_type: Mapped[str | None] = mapped_column(Words(50))
+    source_id: Mapped[int | None] = mapped_column(ID_TYPE)
+    kind: Mapped[str | None] = mapped_column(Words(20))
+    method: Mapped[str | None] = mapped_column(Words(20))
+    actor: Mapped[str] = mapped_column(Words(100))
+    reason: Mapped[str] = mapped_column(Words(500))
+    idempotency_key: Mapped[str | None] = mapped_column(Words(100))
+    created_at: Mapped[datetime] = mapped_column(Moment(), default=utc_now, server_default=present_moment())
+
+    @classmethod
+    def decision_args(cls, table: str) -> tuple[Any, ...]:
+        """All that ``__table_args__`` needs; ``table``: the table's name, for one of its indexes."""
+        return (
+            one_of("action", ("link", "unlink", "adopt")),
+            Index(None, "tenant_id", "general_ledger_line_id"),
+            _once_for_each_key(table),
+        )
+
+
+def _once_for_each_key(table: str) -> Index:
+    """Of what people do by hand, one row of a tenant for each idempotency key."""
+    keyed = text("idempotency_key IS NOT NULL")
+    return Index(
+        f"uq_{table}_idempotency_key",
+        "tenant_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=keyed,
+        sqlite_where=keyed,
+    )
 
 
 class LockMixin(ExactValues):

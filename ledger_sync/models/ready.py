@@ -26,6 +26,7 @@ from ledger_sync.models.mixins import (
 )
 from ledger_sync.models.own import (
     ApplicationMixin,
+    DecisionMixin,
     LockMixin,
     OpenItemMixin,
     SyncErrorMixin,
@@ -274,6 +275,13 @@ class EmployeeApplication(ApplicationMixin, Base):
 
     __tablename__ = "employee_applications"
     __table_args__ = ApplicationMixin.application_args("employee_applications")
+
+
+class SyncDecision(DecisionMixin, Base):
+    """What people decided about posted lines: source links, and rows from before."""
+
+    __tablename__ = "ledger_sync_decisions"
+    __table_args__ = DecisionMixin.decision_args("ledger_sync_decisions")
 
 
 class SyncLock(LockMixin, Base):
