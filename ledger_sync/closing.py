@@ -42,7 +42,7 @@ class Closing:
         with bench.writing() as connection:
             found: dict[str, int] = {}
             if self._had_rows(connection, segment):
-                renewed = bench.writer.renew(connection, ledger, segment.tenant_id)
+                renewed = bench.filler.renew(connection, ledger, segment.tenant_id)
                 found = {"brought up to date": renewed} if renewed else {}
             applied = bench.writer.settler.settle_all(connection, ledger, segment.tenant_id)
             return bench.saved(connection, segment, began, applied=applied, found=found, done=True)

@@ -1,9 +1,8 @@
 """From session events to open items: a flush is looked at, and what it touched is written, at once.
 
 ``after_flush`` collects the keys of the entries, lines, links and documents that changed (``Collector``), gives
-them to the writer within the same transaction, and buffers what is to be told after the commit. Signals go
-out when the outermost transaction has committed; what a rolled-back transaction or savepoint buffered is
-dropped. Listeners sit on the attached target alone, never on every session of the process.
+them to the writer within the same transaction, and has the ``Outbox`` keep what is to be told after the commit.
+Listeners sit on the attached target alone, never on every session of the process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Result, event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, scoped_session
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
 
 from ledger_sync import signals
 from ledger_sync.attributes import held, key_held, replaced
@@ -30,6 +29,7 @@ from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import savepoints_hold, transaction_lost
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
 from ledger_sync.logs import log
+from ledger_sync.outbox import Outbox, Told
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer, Written
@@ -37,7 +37,7 @@ from ledger_sync.writer import Writer, Written
 _TABLES_KEY: Final = "ledger_sync.tables"
 
 
-def settlement_signals(settled: Iterable[Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def settlement_signals(settled: Iterable[Mapping[str, Any]]) -> Told:
     """What to tell of items whose remaining amount changed, as signal names with their arguments."""
     names = {1: "item-settled", -1: "item-reopened"}
     return [
@@ -53,9 +53,6 @@ def _keep_old(target: object, value: object, old: object, initiator: object) -> 
 class _SessionState:
     paused: int = 0
     flush: UOWTransaction | None = None
-    buffered: dict[SessionTransaction, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
-    committed: set[SessionTransaction] = field(default_factory=set)
-    listened_to: bool = False
     stale: list[tuple[Ledger, tuple[Any, ...]]] = field(default_factory=list)
 
 
@@ -83,6 +80,7 @@ class Hook:
             # a change is followed from the old value, which an attribute that is not loaded would otherwise forget
             if not event.contains(getattr(model, key), "set", _keep_old):
                 event.listen(getattr(model, key), "set", _keep_old, active_history=True, propagate=True)
+        self.outbox = Outbox(sender)
         self._warned = False
 
     # -- attachment ------------------------------------------------------------------------------------
@@ -98,8 +96,8 @@ class Hook:
             "before_flush": lambda session, context, instances: self._before_flush(session),
             "after_flush": self._after_flush,
             "after_flush_postexec": lambda session, context: self._after_flush_postexec(session),
-            "after_commit": self._after_commit,
-            "after_transaction_end": self._after_transaction_end,
+            "after_commit": self.outbox.after_commit,
+            "after_transaction_end": self.outbox.after_transaction_end,
         }
         for name, handler in handlers.items():
             event.listen(target, name, self._while_active(attachment, handler))
@@ -186,7 +184,7 @@ class Hook:
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
         session.flush()
-        self._listen_for_commit(session)
+        self.outbox.listen(session)
         keys = set(entry_ids)
         connection = self._connection(session, self.binding.entry)
         gone = self._concerned.gone_by_rows(connection, keys)
@@ -200,7 +198,7 @@ class Hook:
     def _apply(self, session: Session, concerned: Mapping[str, Touched]) -> None:
         """Have the rows of what is concerned written, by ledger, and tell of it."""
         state = self.state(session)
-        told: list[tuple[str, dict[str, Any]]] = []
+        told: Told = []
         items: list[Mapping[str, Any]] = []
         for ledger in self.ledgers:
             touched = concerned.get(ledger.name)
@@ -218,8 +216,7 @@ class Hook:
             if touched.rewrite:
                 stale = (*stale, *written.changed, *written.created)
             state.stale += [(ledger, ledger.identity(row)) for row in stale]
-        if told:
-            self._keep_until_commit(session, told)
+        self.outbox.keep(session, told)
         if items and signals.flush_synced.receivers:
             for receiver in signals.flush_synced.receivers_for(self.sender):
                 if iscoroutinefunction(receiver):
@@ -227,28 +224,13 @@ class Hook:
                     continue
                 receiver(self.sender, session=session, items=tuple(items))
 
-    def tell_after_commit(self, session: Session, told: list[tuple[str, dict[str, Any]]]) -> None:
+    def tell_after_commit(self, session: Session, told: Told) -> None:
         """Send these signals when the session's outermost transaction has committed, attached or not."""
-        self._listen_for_commit(session)
-        self._keep_until_commit(session, told)
+        self.state(session)  # refused if another LedgerSync writes through it
+        self.outbox.listen(session)
+        self.outbox.keep(session, told)
 
-    def _listen_for_commit(self, session: Session) -> None:
-        """Hear how the transactions of a session end that nobody may have attached; twice does no harm."""
-        inner = session() if isinstance(session, scoped_session) else session
-        state = self.state(inner)
-        if not state.listened_to:
-            state.listened_to = True
-            event.listen(inner, "after_commit", self._after_commit)
-            event.listen(inner, "after_transaction_end", self._after_transaction_end)
-
-    def _keep_until_commit(self, session: Session, told: list[tuple[str, dict[str, Any]]]) -> None:
-        transaction = session.get_nested_transaction() or session.get_transaction()
-        assert transaction is not None
-        self.state(session).buffered.setdefault(transaction, []).extend(told)
-
-    def _sync(
-        self, connection: Connection, ledger: Ledger, touched: Touched, told: list[tuple[str, dict[str, Any]]]
-    ) -> Written:
+    def _sync(self, connection: Connection, ledger: Ledger, touched: Touched, told: Told) -> Written:
         if self.settings.on_error == "raise":
             try:
                 return self._write(connection, ledger, touched, told)
@@ -269,9 +251,7 @@ class Hook:
             log.exception("Ledger sync: writing %s failed and was recorded", ledger.table.fullname)
             return Written()
 
-    def _write(
-        self, connection: Connection, ledger: Ledger, touched: Touched, told: list[tuple[str, dict[str, Any]]]
-    ) -> Written:
+    def _write(self, connection: Connection, ledger: Ledger, touched: Touched, told: Told) -> Written:
         # what the flush wrote itself: lines that only name a document that it wrote are no news
         own = replace(touched, lines=set(touched.lines))
         if not self.writer.find(connection, ledger, touched):
@@ -284,7 +264,7 @@ class Hook:
                 self._tell(ledger, row, told)
         return written
 
-    def _tell(self, ledger: Ledger, row: Any, told: list[tuple[str, dict[str, Any]]]) -> None:
+    def _tell(self, ledger: Ledger, row: Any, told: Told) -> None:
         voucher = voucher_text(row)
         # a reversal only takes away what is there
         if row.reason == "manual" and row.kind != "reversal" and self.settings.manual == "block":
@@ -334,35 +314,6 @@ class Hook:
                 session.expire(loaded)
         state.stale.clear()
 
-    # -- after the commit ------------------------------------------------------------------------------
-
-    def _after_commit(self, session: Session) -> None:
-        state = self.state(session)
-        transaction = session.get_nested_transaction() or session.get_transaction()
-        if transaction is not None:
-            state.committed.add(transaction)
-
-    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
-        if transaction.parent is not None and not transaction.nested:
-            return  # a flush's own subtransaction
-        state = session.info.get(self._key)
-        if not isinstance(state, _SessionState):
-            return  # nothing was flushed, or another LedgerSync owns the session
-        told = state.buffered.pop(transaction, [])
-        if transaction not in state.committed:
-            return
-        state.committed.discard(transaction)
-        parent = transaction.parent
-        while parent is not None and parent.parent is not None and not parent.nested:
-            parent = parent.parent
-        if parent is not None:
-            state.buffered.setdefault(parent, []).extend(told)
-            return
-        state.buffered.clear()
-        state.committed.clear()
-        for name, arguments in told:
-            signals.send_safely(signals.AFTER_COMMIT[name], self.sender, **arguments)
-
     # -- bulk statements -------------------------------------------------------------------------------
 
     def _do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
@@ -384,12 +335,10 @@ class Hook:
         if session.autoflush and not session._flushing and execution.execution_options.get("autoflush", True):
             session.flush()  # as SQLAlchemy would, yet outside the savepoint
         connection = self._connection(session, self.binding.entry)
-        told = {transaction: len(kept) for transaction, kept in state.buffered.items()}
         try:
-            result = self._bulk.carry_out(execution, target, connection, self._apply)
+            with self.outbox.dropping(session):
+                result = self._bulk.carry_out(execution, target, connection, self._apply)
         except BaseException:
-            for transaction, kept in state.buffered.items():
-                del kept[told.get(transaction, 0) :]
             state.stale.clear()
             raise
         self._expire_stale(session)

@@ -18,9 +18,9 @@ from ledger_sync.binding import Ledger, aliased, attribute
 from ledger_sync.control_lines import Lines, Restriction, on_accounts
 from ledger_sync.dialects import fault_of, plan_for_range
 from ledger_sync.failures import in_short
+from ledger_sync.filling import Filled
 from ledger_sync.segments import Segment
 from ledger_sync.workbench import Workbench, key_from_text
-from ledger_sync.writer import Filled
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LineBatches:
         bench, lines = self.bench, self._range(segment, upper)
         with bench.writing(commit=not bench.dry_run) as connection:
             plan_for_range(connection)
-            filled = bench.writer.fill(
+            filled = bench.filler.fill(
                 connection,
                 bench.ledger(segment),
                 lines.where,

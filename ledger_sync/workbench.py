@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from ledger_sync import segments
 from ledger_sync.binding import Binding, Ledger, attribute
 from ledger_sync.errors import ConfigurationError, TooManyErrorsError
+from ledger_sync.filling import Filler
 from ledger_sync.runs import Batches, SessionFactory, retried, run_row
 from ledger_sync.segments import Segment
 from ledger_sync.settings import Settings
@@ -80,6 +81,7 @@ class Workbench:
         self.binding = binding
         self.settings = settings
         self.writer = writer
+        self.filler = Filler(writer)
         self.batches = Batches(binding, factory)
         self.run_id = run_id
         self.options = options

@@ -27,6 +27,7 @@ from ledger_sync import LedgerSync
 from ledger_sync.control_lines import Lines
 from ledger_sync.dialects import fault_of
 from ledger_sync.errors import SettlementError
+from ledger_sync.filling import Filler
 from ledger_sync.models import CustomerInvoice, CustomerLedger, JournalEntry
 from tests import books
 from tests.budget import SHORT, at_length
@@ -104,12 +105,12 @@ def fill(sync: LedgerSync, session: Session) -> None:
     def everything(lines: Lines) -> list[Any]:
         return []
 
-    sync._writer.fill(session.connection(), sync.binding.ledger("customer"), everything, {}, "everything")
+    Filler(sync._writer).fill(session.connection(), sync.binding.ledger("customer"), everything, {}, "everything")
 
 
 def settle_all(sync: LedgerSync, session: Session) -> None:
     """The settling stage of a backfill."""
-    sync._writer.renew(session.connection(), sync.binding.ledger("customer"), "acme")
+    Filler(sync._writer).renew(session.connection(), sync.binding.ledger("customer"), "acme")
     sync._writer.settler.settle_all(session.connection(), sync.binding.ledger("customer"), "acme")
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger_sync import LedgerSync
 from ledger_sync.control_lines import Lines
 from ledger_sync.dialects import fault_of
+from ledger_sync.filling import Filler
 from tests.books import DAY
 from tests.budget import at_length
 from tests.conftest import database_of_its_own, schema_of_its_own
@@ -209,7 +210,7 @@ def batch(sync: LedgerSync) -> Step:
         def everything(lines: Lines) -> list[Any]:
             return []
 
-        sync._writer.fill(session.connection(), ledger, everything, {}, "everything")
+        Filler(sync._writer).fill(session.connection(), ledger, everything, {}, "everything")
 
     return step
 
