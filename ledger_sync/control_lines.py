@@ -95,6 +95,25 @@ def debit_less_credit(line: Entity) -> ColumnElement[Any]:
     return type_coerce(attribute(line, "debit") - attribute(line, "credit"), Money())
 
 
+def mirrors(old: Entity, line: Entity, entry: Entity) -> Bool:
+    """Whether an old line is the one that a line of an entry reverses: of the reversed entry, under the same number."""
+    return and_(
+        attribute(old, "general_ledger_id") == attribute(entry, "reverses_id"),
+        attribute(old, "line_number") == attribute(line, "line_number"),
+    )
+
+
+def in_own_direction(document: Document, entity: Entity, amount: ColumnElement[Any]) -> Bool:
+    """Whether a line of this amount is in the direction of its document, which may open an item.
+
+    A credit note's is the negative one, that of all else the positive one. Null where the document does not say what it
+    is, so that the line neither opens an item nor counts as one that does.
+    """
+    if document.kind is None:
+        return amount > 0
+    return (attribute(entity, document.kind, text=True) == "credit_note") == (amount < 0)
+
+
 def source_types(settings: Settings, ledger: Ledger, document: Document) -> tuple[str, ...]:
     """The ``source_type`` values in the books that mean a class of documents."""
     return source_types_on(settings.of_ledger(ledger.name), document.name)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Date, and_, case, false, func, literal, nu
 from sqlalchemy.types import TypeEngine
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import Bool, is_one_of, on_accounts, signed, source_types
+from ledger_sync.control_lines import Bool, in_own_direction, is_one_of, on_accounts, signed, source_types
 from ledger_sync.dialects import unindexed
 from ledger_sync.models.types import is_zoned
 from ledger_sync.naming import target_of
@@ -73,9 +73,6 @@ def before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: Any
             line, entry, link = aliased(binding.line), aliased(binding.entry), aliased(binding.link)
             document, holder = aliased(opener.model), link if by_link else entry
             amount = signed(line, settings.of_ledger(ledger.name))
-            own_direction = amount > 0
-            if opener.kind is not None:
-                own_direction = (attribute(document, opener.kind, text=True) == "credit_note") == (amount < 0)
             query = (
                 select(line.id)
                 .join(entry, entry.id == line.general_ledger_id)
@@ -90,7 +87,7 @@ def before_cut_over(binding: Binding, settings: Settings, ledger: Ledger, c: Any
                     on_accounts(attribute(line, "account_number"), settings.of_ledger(ledger.name)),
                     target_of(document, opener) == attribute(document, "id"),
                     amount != 0,
-                    own_direction,
+                    in_own_direction(opener, document, amount),
                     entry_before(settings, entry) if before else ~entry_before(settings, entry),
                     attribute(link, "kind").is_(None) if by_link else link.line_id.is_(None),
                 )

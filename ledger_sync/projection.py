@@ -39,7 +39,9 @@ from ledger_sync.control_lines import (
     OfKeys,
     Restriction,
     debit_less_credit,
+    in_own_direction,
     is_one_of,
+    mirrors,
     on_accounts,
     signed,
     source_types,
@@ -204,8 +206,7 @@ def _mirrored(binding: Binding, settings: Settings, ledger: Ledger, where: Restr
         .join(
             old_line,
             and_(
-                old_line.general_ledger_id == attribute(entry, "reverses_id"),
-                attribute(old_line, "line_number") == attribute(line, "line_number"),
+                mirrors(old_line, line, entry),
                 attribute(old_line, "account_number") == attribute(line, "account_number"),
                 debit_less_credit(old_line) == -debit_less_credit(line),
             ),
@@ -246,18 +247,17 @@ def _documented(binding: Binding, settings: Settings, ledger: Ledger, where: Res
     own_id: ColumnElement[Any] = null()  # the document that a line's item is about
     reference: ColumnElement[Any] = null()  # or what a payment says that it is about
     for document, alias in tables:
-        present = attribute(alias, "id").is_not(None)
+        present, own = attribute(alias, "id").is_not(None), in_own_direction(document, alias, s.amount)
         if document.role == "invoice":
             own_kind = attribute(alias, document.kind, text=True) if document.kind else literal("invoice", String())
-            in_own_direction = (own_kind == "credit_note") == (s.amount < 0)
-            kind = case((and_(present, in_own_direction), own_kind), else_=kind)
+            kind = case((and_(present, own), own_kind), else_=kind)
             own_id = case((present, target_of(alias, document)), else_=own_id)
             about_itself = target_of(alias, document) == attribute(alias, "id")
-            opens = and_(present, in_own_direction, about_itself, ~s.is_reversal, s.link_kind.is_(None))
+            opens = and_(present, own, about_itself, ~s.is_reversal, s.link_kind.is_(None))
         elif document.role == "claim":
-            kind = case((and_(present, s.amount > 0), "expense"), else_=kind)
+            kind = case((and_(present, own), "expense"), else_=kind)
             own_id = case((present, attribute(alias, "id")), else_=own_id)
-            opens = and_(present, s.amount > 0, ~s.is_reversal, s.link_kind.is_(None))
+            opens = and_(present, own, ~s.is_reversal, s.link_kind.is_(None))
         else:
             reference = case((present, _reference(s.line_reference, alias, document)), else_=reference)
     kind = case((s.is_reversal, "reversal"), (s.link_kind.is_not(None), s.link_kind), else_=kind)

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 
 from ledger_sync.binding import Binding, Entity, Ledger, aliased, attribute
-from ledger_sync.control_lines import is_one_of
+from ledger_sync.control_lines import is_one_of, mirrors
 from ledger_sync.dialects import as_date, step
 from ledger_sync.models.types import Money
 from ledger_sync.overlaps import money, overlaps, rest
@@ -228,13 +228,7 @@ def _reversals(binding: Binding, ledger: Ledger, items: CTE, where: ItemRestrict
         )
         .join(line, attribute(line, "id") == c.line_id)
         .join(entry, attribute(entry, "id") == attribute(line, "general_ledger_id"))
-        .join(
-            mirrored,
-            and_(
-                attribute(mirrored, "general_ledger_id") == attribute(entry, "reverses_id"),
-                attribute(mirrored, "line_number") == attribute(line, "line_number"),
-            ),
-        )
+        .join(mirrored, mirrors(mirrored, line, entry))
     )
     # the table itself, by its key: the planner knows nothing of how many of the items are reversals
     query = query.join(

@@ -36,6 +36,7 @@ from sqlalchemy import (
 
 from ledger_sync.attributes import has, stored
 from ledger_sync.binding import Binding, Ledger, aliased, attribute
+from ledger_sync.control_lines import mirrors
 from ledger_sync.dialects import (
     Append,
     Rewrite,
@@ -250,13 +251,7 @@ class Settler:
         return (
             select(reversal.id.label("new_id"), old.id.label("old_id"))
             .join(entry, entry.id == reversal.general_ledger_id)
-            .join(
-                old,
-                and_(
-                    old.general_ledger_id == attribute(entry, "reverses_id"),
-                    attribute(old, "line_number") == attribute(reversal, "line_number"),
-                ),
-            )
+            .join(old, mirrors(old, reversal, entry))
             .where(attribute(reversal, "id").in_(touched))
             .subquery("mirrored")
         )
