@@ -8,6 +8,7 @@ from ledger_sync.binding import Document, Ledger
 from ledger_sync.errors import ConfigurationError, LedgerSyncError
 from ledger_sync.progress import ALL_TENANTS, Progress, RunReport
 from ledger_sync.proof import Proof
+from ledger_sync.release import __version__
 from ledger_sync.settings import ControlAccount, Settings
 from ledger_sync.sync import LedgerSync
 
@@ -23,6 +24,5 @@ __all__ = [
     "Proof",
     "RunReport",
     "Settings",
+    "__version__",
 ]
-
-__version__ = "0.1.0"

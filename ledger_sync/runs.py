@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
-from importlib.metadata import version
 from traceback import clear_frames
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -29,6 +28,7 @@ from ledger_sync.errors import ConfigurationError, RunActiveError, RunStateError
 from ledger_sync.models.own import NOTE_MAX
 from ledger_sync.models.types import storable, utc_now
 from ledger_sync.progress import AllTenants, is_at_work
+from ledger_sync.release import __version__
 from ledger_sync.settings import Settings
 from ledger_sync.waiting import pause
 
@@ -199,7 +199,7 @@ def open_run(
         "kind": kind,
         "state": "running",
         "stage": stage,
-        "version": version("ledger_sync"),
+        "version": __version__,
         "started_at": utc_now(),
         "actor": actor,
         **values,

@@ -52,3 +52,18 @@ def test_no_dialect_is_imported_before_such_a_database_is_met() -> None:
     bare = imported_by("import sqlalchemy.orm, pydantic, blinker")
     dialects = {module for module in imported_by("import ledger_sync") if module.startswith("sqlalchemy.dialects.")}
     assert dialects <= bare
+
+
+def test_a_run_needs_no_metadata_of_the_package() -> None:
+    """A host may have the package in a zip, or frozen with its own code."""
+    use = (
+        "import importlib.metadata, sqlalchemy.orm\n"
+        "def gone(name): raise importlib.metadata.PackageNotFoundError(name)\n"
+        "importlib.metadata.version = importlib.metadata.distribution = gone\n"
+        "import ledger_sync, ledger_sync.models as models\n"
+        "engine = sqlalchemy.create_engine('sqlite://')\n"
+        "models.Base.metadata.create_all(engine)\n"
+        "factory = sqlalchemy.orm.sessionmaker(engine)\n"
+        "assert ledger_sync.LedgerSync().backfill(factory, tenant_id='acme').clean"
+    )
+    assert "ledger_sync.runs" in imported_by(use)
