@@ -26,7 +26,6 @@ class _Kept:
 
     told: dict[SessionTransaction, Told] = field(default_factory=dict)
     committed: set[SessionTransaction] = field(default_factory=set)
-    listened_to: bool = False
 
 
 class Outbox:
@@ -46,11 +45,9 @@ class Outbox:
     def listen(self, session: Session) -> None:
         """Hear how the transactions of a session end that nobody may have attached; twice does no harm."""
         inner = session() if isinstance(session, scoped_session) else session
-        kept = self._kept(inner)
-        if not kept.listened_to:
-            kept.listened_to = True
-            event.listen(inner, "after_commit", self.after_commit)
-            event.listen(inner, "after_transaction_end", self.after_transaction_end)
+        # SQLAlchemy takes one listener of a session once
+        event.listen(inner, "after_commit", self.after_commit)
+        event.listen(inner, "after_transaction_end", self.after_transaction_end)
 
     @contextmanager
     def dropping(self, session: Session) -> Iterator[None]:

@@ -53,6 +53,7 @@ from tests.conftest import empty, make_sqlite
 from tests.hosts import editable
 from tests.oracle import Rules, assert_synced
 from tests.test_hook import attached, broken, statements
+from tests.watching import listening
 
 ENTRY, LINE, LINK = JournalEntry.__table__, JournalLine.__table__, SourceLink.__table__
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -715,6 +716,32 @@ def test_a_savepoint_that_rolls_back_takes_statement_rows_and_signals_along(sync
         assert told == []
         session.commit()
     assert told == [two.id]
+    assert_in_sync(session, sync)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_a_hosts_after_flush_writes_in_a_savepoint_is_told_after_the_outermost_commit(
+    sync: LedgerSync, session: Session, kept: bool
+) -> None:
+    told: list[Any] = []
+    (one,) = drafts(session, 1)
+
+    def hear(sender: object, item: Any) -> None:
+        told.append(item["general_ledger_id"])
+
+    def post_it(flushed: Session, _: object) -> None:
+        with flushed.begin_nested():
+            flushed.execute(where(update(JournalEntry), JournalEntry, [one.id]).values(status="posted", posted_at=NOON))
+
+    with signals.item_created.connected_to(hear, sender=sync), listening(session, "after_flush", post_it):
+        session.add(Vendor(tenant_id="acme", number="late", name="late"))
+        session.flush()
+        assert told == []
+        if kept:
+            session.commit()
+        else:
+            session.rollback()
+    assert told == ([one.id] if kept else [])
     assert_in_sync(session, sync)
 
 

@@ -1340,14 +1340,21 @@ def test_two_syncs_of_one_ledger_cannot_share_a_session(sqlite_engine: Engine) -
 
 def test_two_syncs_of_different_ledgers_share_a_session(sqlite_engine: Engine) -> None:
     factory = sessionmaker(sqlite_engine)
-    for control in Settings().control_accounts:
-        LedgerSync(Settings(control_accounts=(control,))).attach(factory)
-    with factory() as session:
+    syncs = [LedgerSync(Settings(control_accounts=(control,))) for control in Settings().control_accounts]
+    for one in syncs:
+        one.attach(factory)
+    said: list[tuple[object, str]] = []
+
+    def hear(sender: object, item: Any) -> None:
+        said.append((sender, item["ledger"]))
+
+    with factory() as session, signals.item_created.connected_to(hear):
         vendors, customers = books.vendor_invoice(session), books.customer_invoice(session)
         books.entry(session, source=("vendor_invoice", vendors.id))
         books.entry(session, "1500", 100, ("customer_invoice", customers.id))
         session.commit()
         synced(session, 2)
+    assert said == [(syncs[0], "supplier"), (syncs[1], "customer")]
 
 
 # -- signals -----------------------------------------------------------------------------------------------
