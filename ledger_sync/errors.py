@@ -207,7 +207,7 @@ class RunStateError(RemediedError):
 
 
 class TooManyErrorsError(LedgerSyncError):
-    """A run that met as many bad lines or documents as its limits allow no more, and stopped.
+    """A run that stopped, since it met more bad lines or documents than its limits allow.
 
     ``count``: so many in a row, or in all, as the ``setting`` counts. The run can be resumed: it goes on after what it
     has recorded, which only a later run tries again. One that has recorded more than ``errors_max`` stops again at its

@@ -13,10 +13,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import typer
 from sqlalchemy import Engine, delete, func, select
+from sqlalchemy.orm import sessionmaker
 
+from ledger_sync import LedgerSync
+from ledger_sync.contrib.cli import running
+from ledger_sync.contrib.cli.show import Output
 from ledger_sync.dialects import open_engine
-from ledger_sync.models import SupplierLedger, SyncRun
+from ledger_sync.models import Base, SupplierLedger, SyncRun
 from tests.benchmarks.books_at_scale import make
 from tests.conftest import shared_file
 
@@ -331,6 +336,32 @@ def test_an_interrupted_backfill_says_how_to_go_on_and_goes_on(tmp_path: Path) -
     assert resumed.returncode == 0, resumed.stderr
     assert f"{lines:,}/{lines:,} lines" in resumed.stdout
     assert "The books are clean." in resumed.stdout
+    engine.dispose()
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_who_interrupts_a_run_is_told_how_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, cancelled: bool
+) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'books.db'}")
+    Base.metadata.create_all(engine)
+    sync, factory = LedgerSync(), sessionmaker(engine)
+    run_id = sync.start(factory, tenant_id="acme")
+    with factory.begin() as session:
+        (sync.cancel if cancelled else sync.pause)(session, run_id)
+    snapshot = sync.advance(factory, run_id)
+
+    def interrupted() -> None:
+        with running._followed(Output(as_json=True), "sqlite:///books.db", sync, factory) as follow:
+            follow(snapshot)
+            raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as left:
+        interrupted()
+    assert left.value.exit_code == 2
+    told = capsys.readouterr().err
+    assert f"Run {run_id} {'was cancelled' if cancelled else 'is paused'}; what it had written stays." in told
+    assert ("--resume" in told) != cancelled
     engine.dispose()
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.orm import Session, sessionmaker
 
 from ledger_sync import ALL_TENANTS, LedgerSync
 from ledger_sync.contrib.cli import show
@@ -67,12 +68,12 @@ def backfill(
             "actor": actor or getpass.getuser(),
         }
         if queue is None:
-            with _followed(output, db) as follow:
+            with _followed(output, db, sync, factory) as follow:
                 report = sync.backfill(factory, **asked, on_progress=follow, progress_seconds=BAR_SECONDS)
         else:
             with queue_of(queue, db, broker, sync, factory) as queueing:
                 run_id = queueing.queue.start(**asked)
-                with _followed(output, db, queued=True) as follow:
+                with _followed(output, db, sync, factory, queued=True) as follow:
                     report = watched(sync, factory, run_id, follow)
         return _reported(output, report)
 
@@ -94,7 +95,7 @@ def runs(
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory):
         if resume is not None:
-            with _followed(output, db) as follow:
+            with _followed(output, db, sync, factory) as follow:
                 report = sync.resume(
                     factory, resume, tenant_id=tenant, on_progress=follow, progress_seconds=BAR_SECONDS
                 )
@@ -114,7 +115,9 @@ def runs(
 
 
 @contextmanager
-def _followed(output: show.Output, db: str, *, queued: bool = False) -> Iterator[OnProgress]:
+def _followed(
+    output: show.Output, db: str, sync: LedgerSync, factory: sessionmaker[Session], *, queued: bool = False
+) -> Iterator[OnProgress]:
     """A bar that follows a run; whoever interrupts it is told how to go on, or that a queue does."""
     run_ids: list[int] = []
 
@@ -127,11 +130,16 @@ def _followed(output: show.Output, db: str, *, queued: bool = False) -> Iterator
             yield together(remember, follow)
     except KeyboardInterrupt:
         if run_ids:
-            paused = "is paused; what it had written stays. To go on: ledger-sync runs --resume"
-            goes_on = "goes on in the queue. To have it stop: ledger-sync runs --pause"
-            sys.stderr.write(
-                f"ledger-sync: Run {run_ids[0]} {goes_on if queued else paused} {run_ids[0]} --db {masked(db)}\n"
-            )
+            with factory() as session:
+                state = sync.progress(session, run_ids[0]).state
+            next_step = f"{run_ids[0]} --db {masked(db)}"
+            if state == "cancelled":
+                became = "was cancelled; what it had written stays."
+            elif queued:
+                became = f"goes on in the queue. To have it stop: ledger-sync runs --pause {next_step}"
+            else:
+                became = f"is {state}; what it had written stays. To go on: ledger-sync runs --resume {next_step}"
+            sys.stderr.write(f"ledger-sync: Run {run_ids[0]} {became}\n")
             raise typer.Exit(2) from None
         raise
 
