@@ -835,10 +835,12 @@ def test_a_manual_posting_is_refused_where_it_is_blocked(engine: Engine) -> None
         books.entry(session, "1920")
         session.commit()
         books.entry(session, voucher_number="78")
-        with pytest.raises(
-            ManualPostingError, match=r"^Voucher 78/2026 posts line 1 to control account 2400"
-        ) as caught:
+        with pytest.raises(ManualPostingError) as caught:
             session.flush()
+        assert str(caught.value) == (
+            "Voucher 78/2026 posts line 1 to control account 2400 without a source. "
+            "Name the document it comes from, or post it to another account."
+        )
         assert caught.value.voucher == "78/2026"
         session.rollback()
         assert session.scalar(select(func.count()).select_from(JournalEntry)) == 2
@@ -1093,6 +1095,8 @@ def test_an_engine_on_which_savepoints_do_not_hold_is_warned_about(tmp_path: Pat
         books.entry(session, source=("vendor_invoice", invoice.id))
         with pytest.warns(UserWarning, match="Savepoints do not hold"):
             session.flush()
+        books.entry(session, source=("vendor_invoice", invoice.id))
+        session.flush()  # once is enough: another warning would be an error
         session.rollback()
     engine.dispose()
 
@@ -1687,7 +1691,8 @@ def test_a_bulk_statement_passes_while_paused(sync: LedgerSync, session: Session
 def test_a_bulk_statement_may_be_let_through_with_a_warning(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     with attached(engine, Settings(bulk="warn")) as (_, session):
         session.execute(update(JournalLine).values(description="x"))
-    assert "A bulk UPDATE on general_ledger_lines would bypass the subledger" in caplog.text
+    (said,) = caplog.messages
+    assert said.startswith("Ledger sync: A bulk UPDATE on general_ledger_lines would bypass the subledger")
 
 
 def test_bulk_statements_on_other_tables_and_reads_are_no_business_of_ours(session: Session) -> None:

@@ -143,6 +143,22 @@ def test_what_goes_wrong_leaves_a_failed_run_that_says_why_and_can_be_resumed(hi
     all_synced(history)
 
 
+def test_who_reopens_a_run_takes_its_segments_from_workers_that_are_alive(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = sync.start(history, tenant_id="acme")
+    held = update(SyncSegment).where(SyncSegment.run_id == run_id)
+    with history.begin() as session:
+        far = datetime.now(UTC) + timedelta(days=1)
+        session.execute(held.values(state="running", worker="another", attempt=1, lease_until=far))
+    assert sync.reopen(history, run_id)
+    with history() as session:
+        segment = session.scalars(select(SyncSegment).where(SyncSegment.run_id == run_id)).one()
+        assert (segment.state, segment.attempt, segment.lease_until) == ("waiting", 2, None)
+    assert sync.advance(history, run_id).state == "completed"
+    all_synced(history)
+
+
 def test_a_completed_run_is_resumed_to_nothing(history: Factory) -> None:
     post_history(history)
     sync = LedgerSync()
@@ -820,7 +836,7 @@ def test_single_vouchers_are_written_and_others_left(history: Factory) -> None:
     assert (report.processed, report.synced) == (2, 2)
     with pytest.raises(NotInTheBooksError, match="voucher 4711 is not in the books"):
         LedgerSync().backfill(history, tenant_id="acme", vouchers=["4711"])
-    with pytest.raises(NotInTheBooksError, match="voucher 1 is not told apart over all tenants"):
+    with pytest.raises(NotInTheBooksError, match=r"voucher 1 is not told apart over all tenants\. Name one tenant\."):
         LedgerSync().backfill(history, tenant_id=ALL_TENANTS, vouchers=["1"])
 
 
@@ -1640,6 +1656,23 @@ def test_one_of_several_callbacks_that_raises_does_not_keep_it_from_the_others()
     with pytest.raises(HostError):
         together(broken, heard.append)("progress")  # type: ignore[arg-type]
     assert heard == ["progress"]
+
+
+def test_the_hosts_health_is_asked_when_a_run_is_resumed(history: Factory) -> None:
+    post_history(history)
+    sync = LedgerSync(SMALL)
+    run_id = interrupted(sync, history)
+    answers = iter(["replica lags by 40 s"])
+    notes: list[str | None] = []
+    sync.resume(
+        history,
+        run_id,
+        health=lambda: next(answers, None),
+        on_progress=lambda progress: notes.append(progress.note),
+        progress_seconds=0,
+    )
+    assert "replica lags by 40 s" in notes
+    all_synced(history)
 
 
 def test_the_hosts_health_holds_a_run_with_its_reason(history: Factory) -> None:
