@@ -306,6 +306,8 @@ def test_what_was_settled_by_hand_is_undone_when_both_items_go_at_once(session: 
     goes_to(status="draft", posted_at=None)
     assert items(session) == []
     assert left() == (2, 0)
+    undone = select(CustomerApplication.applied_on).where(CustomerApplication.method == "undone")
+    assert session.scalar(undone) == DAY + timedelta(days=5)  # its cause is what went, the later of the two
     assert sync.verify(session, "acme").clean
     goes_to(status="posted", posted_at=datetime(2026, 7, 1, tzinfo=UTC))
     assert [row[1] for row in open_amounts(session)] == [40, 0]
