@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger_sync import ControlAccount, Document, Ledger, LedgerSync, Settings
+from ledger_sync import ControlAccount, Document, Ledger, LedgerSync, Settings, signals
 from ledger_sync.binding import ready_made
 from ledger_sync.models import (
     CustomerApplication,
@@ -291,3 +291,21 @@ def test_what_is_left_of_an_invoice_follows_its_amount_when_its_entry_is_edited(
         select(editable.Item.amount, editable.Item.remaining_amount).order_by(editable.Item.general_ledger_line_id)
     )
     assert [tuple(item) for item in items] == [(80, 40), (-40, 0)]
+
+
+def test_a_row_that_goes_is_told_with_what_it_was(session: Session, sync: LedgerSync) -> None:
+    told: list[tuple[str, Decimal, int]] = []
+
+    def hear(sender: object, item: Any) -> None:
+        told.append((item["ledger"], item["amount"], item["general_ledger_line_id"]))
+
+    invoice = customer_invoice(session, 100)
+    line = entry(session, "1500", 100).lines[0]
+    session.flush()
+    sync.link(session, "acme", line.id, "customer_invoice", invoice.id, **WHO)
+    session.commit()
+    with signals.item_removed.connected_to(hear, sender=sync):
+        sync.unlink(session, "acme", line.id, **WHO)
+        assert told == []
+        session.commit()
+    assert told == [("customer", 100, line.id)]
