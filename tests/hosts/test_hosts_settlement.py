@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from ledger_sync import ALL_TENANTS, signals
-from ledger_sync.errors import AmountError, SettlementError
+from ledger_sync.errors import AmountError, LinkError, SettlementError
 from tests.hosts.kit import DAY, Desk
 
 LATER = date(2026, 6, 30)
@@ -306,6 +306,34 @@ def test_the_same_call_with_the_same_key_is_done_once(desk: Desk) -> None:
     paid(desk, 5)
     with pytest.raises(SettlementError, match="idempotency key 'k1'"):
         desk.sync.settle(desk.session, desk.items()[2], invoice, 5, LATER, **WHO, idempotency_key="k1")
+
+
+def test_the_same_link_and_unlink_with_the_same_key_are_done_once(desk: Desk) -> None:
+    sync, session, tenant = desk.sync, desk.session, desk.tenant()
+    invoice, line = desk.invoice(), desk.line(desk.entry())
+    desk.session.commit()
+    asked: list[Any] = [tenant, line.id, "vendor_invoice", invoice.id]
+    first = sync.link(session, *asked, **WHO, idempotency_key="k1")
+    assert sync.link(session, *asked, **WHO, idempotency_key="k1") == first
+    assert (first.source_id, first.general_ledger_line_id, first.actor) == (invoice.id, line.id, WHO["actor"])
+    desk.session.commit()
+    desk.synced(1)
+    taken_back = sync.unlink(session, tenant, line.id, **WHO, idempotency_key="k2")
+    assert taken_back == first.model_copy(
+        update={"action": "unlink", "idempotency_key": "k2", "method": taken_back.method}
+    )
+    desk.session.commit()
+    assert sync.link(session, *asked, **WHO, idempotency_key="k1") == first
+    assert sync.unlink(session, tenant, line.id, **WHO, idempotency_key="k2") == taken_back
+    desk.session.commit()
+    desk.synced(0)
+    kept = session.scalars(select(desk.binding.decision).order_by(desk.binding.decision.id)).all()
+    assert [(one.action, one.source_id, one.actor) for one in kept] == [
+        ("link", invoice.id, WHO["actor"]),
+        ("unlink", invoice.id, WHO["actor"]),
+    ]
+    with pytest.raises(LinkError, match="idempotency key 'k1'"):
+        sync.unlink(session, tenant, line.id, **WHO, idempotency_key="k1")
 
 
 def test_an_amount_that_is_not_there_to_settle_or_inexact_is_refused(desk: Desk) -> None:
