@@ -28,6 +28,8 @@ from ledger_sync.reports import OpenItem, items_of_lines
 from ledger_sync.results import Result
 from ledger_sync.settings import Settings
 
+DOCUMENTS_MAX: Final = 10
+"""So many documents of one number are explained."""
 ASKED_MAX: Final = 100
 """The longest name of a voucher or document that is looked up: series, number and year of the ready-made models."""
 
@@ -169,8 +171,12 @@ class _Explainer:
         query = select(attribute(model, "id")).where(
             attribute(model, "tenant_id") == tenant_id, normalised(column) == normalised(sought)
         )
-        ids = list(self.connection.scalars(query.order_by(attribute(model, "id")).limit(10)))
-        return self._of_documents(ledger, document, tenant_id, ids, number)
+        ids = list(self.connection.scalars(query.order_by(attribute(model, "id")).limit(DOCUMENTS_MAX + 1)))
+        explanation = self._of_documents(ledger, document, tenant_id, ids[:DOCUMENTS_MAX], number)
+        if len(ids) <= DOCUMENTS_MAX:
+            return explanation
+        more = f"More than {DOCUMENTS_MAX} documents have that number; this is about the first {DOCUMENTS_MAX} of them."
+        return explanation.model_copy(update={"text": f"{more} {explanation.text}"})
 
     def _of_documents(
         self, ledger: Ledger, document: Document, tenant_id: Any, ids: Sequence[Any], shown: str

@@ -10,16 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import inspect, select
+from sqlalchemy import ColumnElement, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from ledger_sync.attributes import has
 from ledger_sync.binding import Binding, Ledger, attribute
 from ledger_sync.concerned import Concerned, Named, together
-from ledger_sync.control_lines import source_type_on
+from ledger_sync.control_lines import Lines, source_type_on
 from ledger_sync.decisions import Decision, LineDecision, append_once, key_taken, record, used
 from ledger_sync.errors import LinkError
 from ledger_sync.logs import log
+from ledger_sync.projection import project
 from ledger_sync.settings import ControlAccount, Settings
 from ledger_sync.writer import Writer
 
@@ -62,6 +63,7 @@ class Linking:
             if not self._names(held, repeated, document, (document_id,), kind):
                 raise LinkError(line_id, *key_taken(decision.idempotency_key))
             return repeated
+        self._refuse_reversal(session, held)
         source_type = self._source_type(held, document)
         found_id = self._found(session, held, document, document_id)
         asked = LineDecision(
@@ -187,6 +189,24 @@ class Linking:
                 line_id, f"is on {row.account_number}, which is not a control account", "Link a control line."
             )
         return _Held(row.tenant_id, row.line_id, row.account_number, control, self.binding.ledger(control.ledger))
+
+    def _refuse_reversal(self, session: Session, held: _Held) -> None:
+        """Refuse a link that would count for nothing: a reversing line has the source of the line that it reverses."""
+        ledger = held.ledger
+
+        def of_line(lines: Lines) -> list[ColumnElement[bool]]:
+            key = attribute(lines.line, "id")
+            return [key == bindparam("line", type_=key.type)]
+
+        def build() -> Select[Any]:
+            return select(project(self.binding, self.settings, ledger, of_line).subquery("line").c.kind)
+
+        query = self.binding.once(self.settings, ("kind of line", ledger.name), build)
+        connection = session.connection(bind_arguments={"mapper": inspect(self.binding.line)})
+        if connection.scalar(query, {"line": held.line_id}) == "reversal":
+            raise LinkError(
+                held.line_id, "reverses another line, and has the source of that one", "Link the line that it reverses."
+            )
 
     def _source_type(self, held: _Held, document: str) -> str:
         """What a link of the line calls a kind of document."""

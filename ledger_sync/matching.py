@@ -273,7 +273,8 @@ def _sourceless(binding: Binding, settings: Settings, ledger: Ledger) -> Select[
         )
         .join(line, attribute(line, "id") == p.general_ledger_line_id)
         .join(entry, attribute(entry, "id") == p.general_ledger_id)
-        .where(p.source_type.is_(None), p.amount != 0)
+        # a reversing line goes by the line that it reverses, whatever links it has
+        .where(p.source_type.is_(None), p.amount != 0, p.kind.is_distinct_from("reversal"))
         .order_by(p.entry_date, p.general_ledger_line_id)
     )
 

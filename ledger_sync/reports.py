@@ -7,7 +7,7 @@ dated until then. Every total is the subledger's balance of its date.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -71,6 +71,11 @@ class OpenItem(Result):
     status: str
 
 
+def _once_each(settings: Settings, ledgers: Sequence[str] | None) -> Iterable[str]:
+    """The ledgers that are asked for, all unless given: one that is named twice is no more than once in the books."""
+    return dict.fromkeys(settings.ledgers() if ledgers is None else ledgers)
+
+
 def open_items(
     session: Session,
     binding: Binding,
@@ -85,7 +90,7 @@ def open_items(
 ) -> tuple[OpenItem, ...]:
     """The open items of one tenant, by ledger, party and date; the first ``limit`` of them."""
     found: list[OpenItem] = []
-    for name in settings.ledgers() if ledgers is None else ledgers:
+    for name in _once_each(settings, ledgers):
         if len(found) == limit:
             break
         ledger = binding.ledger(name)
@@ -264,7 +269,7 @@ def ageing(
     firsts = [1, *(days + 1 for days in buckets)]
     labels = [f"{first}-{last}" for first, last in zip(firsts, buckets, strict=False)] + [f"over {buckets[-1]}"]
     rows: list[AgeingRow] = []
-    for name in settings.ledgers() if ledgers is None else ledgers:
+    for name in _once_each(settings, ledgers):
         ledger = binding.ledger(name)
         connection = session.connection(bind_arguments={"mapper": inspect(ledger.item)})
         query = _aged(binding, settings, ledger, day, buckets, dated=as_of is not None)

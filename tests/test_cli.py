@@ -18,9 +18,11 @@ from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import sessionmaker
 
 from ledger_sync import LedgerSync
-from ledger_sync.contrib.cli import running
+from ledger_sync.contrib.cli import commands, running
 from ledger_sync.contrib.cli.show import Output
+from ledger_sync.contrib.web import alone
 from ledger_sync.dialects import open_engine
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.models import Base, SupplierLedger, SyncRun
 from tests.benchmarks.books_at_scale import make
 from tests.conftest import shared_file
@@ -378,3 +380,56 @@ def test_a_backfill_of_single_vouchers_and_of_source_types(tmp_path: Path) -> No
         ledger_sync("backfill", "--db", db, "--source-type", "ehf_invoice", "--json", cwd=tmp_path).stdout
     )
     assert report["state"] == "completed"
+
+
+def test_what_cannot_be_done_ends_with_status_2_and_without_a_traceback(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    db = "sqlite:///ledger_sync_demo.db"
+    for arguments, said in (
+        (("runs", "--db", db, "--resume", "9" * 20), "9223372036854775807"),
+        (("runs", "--db", db, "--limit", "9" * 20), "100000"),
+        (("runs", "--db", db, "--resume", "1", "--pause", "1"), "Give one of them"),
+        (("verify", "--db", "mysql+nosuchdriver://localhost/books"), "nosuchdriver"),
+    ):
+        refused = ledger_sync(*arguments, cwd=tmp_path)
+        assert refused.returncode == 2, (arguments, refused)
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_code(tmp_path: Path) -> None:
+    ledger_sync("demo", cwd=tmp_path)
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONIOENCODING": "ascii"}
+    command = [*COMMAND, "open-items", "--db", "sqlite:///ledger_sync_demo.db", "--json"]
+    shown = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=SECONDS_MAX
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.isascii()
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_who_has_no_name_is_known_by_number(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def nobody() -> str:
+        raise error("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert commands.user_name() == str(os.getuid())
+
+
+@pytest.mark.parametrize(("given", "kept"), [("t" * 24 + "\r\n", "t" * 24), (" " + "s" * 24, "s" * 24)])
+def test_what_surrounds_the_token_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, given: str, kept: str) -> None:
+    monkeypatch.setenv("LEDGER_SYNC_TOKEN", given)
+    assert alone.token_of_environment() == kept
+    monkeypatch.setenv("LEDGER_SYNC_TOKEN", "\u00f8" * 30)
+    with pytest.raises(ConfigurationError, match="that no header can hold"):
+        alone.token_of_environment()
+
+
+def test_an_interrupted_command_says_that_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "open_engine", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("sys.argv", ["ledger-sync", "verify", "--db", "sqlite://"])
+    assert commands.run() == 2
+    assert "Stopped. What had been committed stays" in capsys.readouterr().err

@@ -376,3 +376,15 @@ def test_a_draft_is_not_recent(session: Session, sync: LedgerSync) -> None:
     entry(session, post=False)
     session.commit()
     assert sync.recent(session, "acme", NOON.replace(year=2000)) == ()
+
+
+def test_more_documents_of_one_number_than_are_explained_are_said_to_be_there(
+    session: Session, sync: LedgerSync
+) -> None:
+    for number in range(11):
+        invoice = vendor_invoice(session, party=f"V{number}", invoice_number="1")
+        entry(session, source=("vendor_invoice", invoice.id))
+        session.commit()
+        found = sync.explain(session, "vendor_invoice:1", "acme")
+        assert len(found.entries) == min(number + 1, 10)
+        assert found.text.startswith("More than 10 documents have that number; this is") == (number == 10)

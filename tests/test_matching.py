@@ -255,6 +255,26 @@ def test_a_linked_payment_settles_its_invoice_and_an_unlinked_one_opens_it(sessi
     assert [row.remaining_amount for row in session.scalars(select(CustomerLedger))] == [Decimal(100)]
 
 
+def test_a_reversal_of_a_manual_entry_is_proposed_nothing_and_linked_to_nothing(
+    session: Session, sync: LedgerSync
+) -> None:
+    invoice = vendor_invoice(session, 500, invoice_number="8907")
+    entry(session, "2400", -500, ("vendor_invoice", invoice.id), on=date(2026, 3, 5))
+    twice = post_sourceless(session, "2400", -500, "invoice 8907")
+    back = twice.reverse(date(2026, 3, 6), description="invoice 8907")
+    session.add(back)
+    session.commit()
+    found = sync.match(session, "acme")
+    assert back.id not in {proposal.general_ledger_id for proposal in found.proposals}
+    with pytest.raises(LinkError, match=r"reverses another line.*Link the line that it reverses"):
+        sync.link(session, "acme", line_id(back), "vendor_invoice", invoice.id, **WHO)
+    # which takes the reversal along
+    sync.link(session, "acme", line_id(twice), "vendor_invoice", invoice.id, **WHO)
+    session.commit()
+    left = session.scalars(select(SupplierLedger.remaining_amount).order_by(SupplierLedger.general_ledger_line_id))
+    assert list(left) == [500, 0, 0]
+
+
 def test_a_link_that_makes_no_sense_is_refused_and_says_why(session: Session, sync: LedgerSync) -> None:
     invoice = vendor_invoice(session, 100)
     foreign = vendor_invoice(session, 100, tenant="other")
@@ -522,3 +542,18 @@ def test_no_wrong_link_in_the_standard_bodys_sample_company(engine: Engine) -> N
         name_the_parties(session)
         take_links_away(session)
         assert_no_wrong_link(session, test_ovningsbolaget.SYNC, test_ovningsbolaget.TENANT, was)
+
+
+def test_a_review_file_that_cannot_be_read_is_refused_by_its_name(
+    session: Session, sync: LedgerSync, tmp_path: Path
+) -> None:
+    vendor_invoice(session, 100, payment_reference="12345674")
+    post_sourceless(session, "2400", -100, "M\u00f8ller", reference="12345674")
+    found = sync.match(session, "acme")
+    file = tmp_path / "review.csv"
+    write_review(file, found)
+    content = file.read_text("utf-8-sig")
+    for broken in (content.encode("cp1252"), (content + '"' + "x" * 200_000 + '"').encode()):
+        file.write_bytes(broken)
+        with pytest.raises(ConfigurationError, match=r"review\.csv cannot be read: .*Save it as CSV in UTF-8"):
+            read_review(file, found)

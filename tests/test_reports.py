@@ -397,3 +397,15 @@ def test_the_columns_of_an_ageing_add_up_to_its_total(engine: Engine, sync: Ledg
     with post(engine, sync, plans)() as session:
         for row in sync.ageing(session, "acme", as_of=TODAY).rows:
             assert row.not_due + sum(row.overdue) + row.credits == row.total
+
+
+def test_a_ledger_that_is_named_twice_is_counted_once(session: Session, sync: LedgerSync) -> None:
+    owed(session, 10)
+    once, twice = (["customer"] * times for times in (1, 2))
+    items = sync.open_items(session, "acme", ledgers=twice)
+    assert items == sync.open_items(session, "acme", ledgers=once)
+    assert len(items) == 1
+    for as_of in (None, TODAY):
+        ageing = sync.ageing(session, "acme", as_of=as_of, ledgers=twice)
+        assert ageing == sync.ageing(session, "acme", as_of=as_of, ledgers=once)
+        assert len(ageing.rows) == 1

@@ -165,9 +165,11 @@ def test_why_a_run_failed_is_told_in_the_librarys_words_alone(place: Place) -> N
     with served(place.app(health=health)) as client:
         sync_id = client.post(f"{API}/sync-data", headers=ACME).json()["syncId"]
         told = until_over(client, sync_id)
+        cancelled = client.post(f"{API}/sync-data/{sync_id}/cancel", headers=ACME)
         history = client.get(f"{API}/sync-data", headers=ACME)
+    assert cancelled.json()["state"] == "cancelled"
     assert (told["state"], told["snapshot"]["note"]) == ("failed", "RuntimeError. The server's log says more.")
-    assert "hunter2" not in str(told) + history.text
+    assert "hunter2" not in str(told) + cancelled.text + history.text
     run_id = place.sync.start(place.factory, tenant_id="beta", posting=True)
     with pytest.raises(ConfigurationError):
         place.sync.advance(place.factory, run_id)
@@ -253,6 +255,20 @@ def test_what_else_bears_a_number_is_told_beside_the_first(place: Place, client:
     assert {found["subject"].replace(" ", ":"), *found["others"]} == bears | {"A-ACME-5/2026", "B-ACME-5/2026"}
     for other in found["others"]:
         assert client.get(f"{API}/explain", params={"q": other}, headers=ACME).status_code == 200
+
+
+def test_a_search_finds_long_voucher_numbers_and_numbers_with_a_colon(place: Place, client: httpx.Client) -> None:
+    long = "L" * 60
+    with place.factory() as session:
+        books.vendor_invoice(session, invoice_number="INV:2026")
+        books.entry(session, voucher_series="S" * 20, voucher_number=long)
+        session.commit()
+    for asked in ("INV:2026", f"{'S' * 20}-{long}"):
+        found = client.get(f"{API}/explain", params={"q": asked}, headers=ACME)
+        assert found.status_code == 200, found.text
+        assert asked in found.json()["subject"]
+    too_long = client.get(f"{API}/explain", params={"q": "9" * 150}, headers=ACME)
+    assert too_long.status_code == 422
 
 
 def test_open_items_ageing_and_statement(place: Place, client: httpx.Client) -> None:

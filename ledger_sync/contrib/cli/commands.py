@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,12 +53,26 @@ Accounts = Annotated[
 ]
 
 
+STOPPED = "Stopped. What had been committed stays; run the same command again to go on."
+
+
+def user_name() -> str:
+    """Who runs the command; by number where the system knows no name for it, in a container, say."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
     """Run the command line and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its code
     try:
         result = app(standalone_mode=False)
     except typer.Exit as stop:
-        return stop.exit_code
+        # what typer makes of an interrupt
+        return _fail(STOPPED) if stop.exit_code == 130 else stop.exit_code
     except LedgerSyncError as error:
         return _fail(str(error))
     except (ArgumentError, NoSuchModuleError) as error:
@@ -66,7 +82,9 @@ def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
     except SQLAlchemyError as error:
         return _fail(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        return _fail("Stopped. What had been committed stays; run the same command again to go on.")
+        return _fail(STOPPED)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is not installed, which the database needs, or the command. Install it with pip.")
     except OSError as error:
         return _fail(str(error))
     except Exception as error:
@@ -328,6 +346,6 @@ def serve(
         workers = None
         if queue is not None:
             workers = stack.enter_context(queue_of(queue, db, broker, sync, factory)).queue
-        console = alone.app_alone(sync, factory, token, getpass.getuser(), tenant=tenant, queue=workers)
+        console = alone.app_alone(sync, factory, token, user_name(), tenant=tenant, queue=workers)
         alone.serve(console, port, say)
     return 0

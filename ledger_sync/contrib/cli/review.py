@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ledger_sync.errors import ConfigurationError
@@ -85,6 +86,16 @@ def read_review(file: Path, found: Matches) -> list[tuple[Proposal, Candidate]]:
         for proposal in found.proposals
         for candidate in proposal.candidates
     }
+    try:
+        return _marked(file, known)
+    except (UnicodeDecodeError, csv.Error) as error:
+        remedy = "Save it as CSV in UTF-8, with semicolons, or write it anew with --review."
+        raise ConfigurationError(f"{file} cannot be read: {error}. {remedy}") from error
+
+
+def _marked(
+    file: Path, known: Mapping[tuple[str, str, str], tuple[Proposal, Candidate]]
+) -> list[tuple[Proposal, Candidate]]:
     chosen: dict[str, tuple[Proposal, Candidate]] = {}
     with file.open(encoding="utf-8-sig", newline="") as opened:
         rows = csv.DictReader(opened, delimiter=";")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +24,16 @@ from ledger_sync.contrib.cli.commands import (
     books,
     settings_of,
     tenants_of,
+    user_name,
 )
 from ledger_sync.contrib.cli.queueing import DEFAULT_BROKER, Broker, Kind, Queue, queue_of, watched
 from ledger_sync.dialects import masked
+from ledger_sync.errors import ConfigurationError
 from ledger_sync.progress import OnProgress, RunReport, together
 from ledger_sync.progress import Progress as Snapshot
 
 BAR_SECONDS = 0.1
+RUN_ID_MAX = 2**63 - 1
 
 
 @app.command()
@@ -65,7 +67,7 @@ def backfill(
             "source_types": source_type or None,
             "vouchers": voucher or None,
             "dry_run": dry_run,
-            "actor": actor or getpass.getuser(),
+            "actor": actor or user_name(),
         }
         if queue is None:
             with _followed(output, db, sync, factory) as follow:
@@ -83,10 +85,14 @@ def runs(
     db: Db = DEFAULT_DB,
     tenant: Tenant = None,
     all_tenants: Everybody = False,
-    resume: Annotated[int | None, typer.Option("--resume", help="Go on with this run, dead or alive.")] = None,
-    pause: Annotated[int | None, typer.Option("--pause", help="Have this run stop after its present batch.")] = None,
-    cancel: Annotated[int | None, typer.Option("--cancel", help="Have this run stop for good.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many to list.")] = 20,
+    resume: Annotated[
+        int | None, typer.Option("--resume", max=RUN_ID_MAX, help="Go on with this run, dead or alive.")
+    ] = None,
+    pause: Annotated[
+        int | None, typer.Option("--pause", max=RUN_ID_MAX, help="Have this run stop after its present batch.")
+    ] = None,
+    cancel: Annotated[int | None, typer.Option("--cancel", max=RUN_ID_MAX, help="Have this run stop for good.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many to list.")] = 20,
     account: Accounts = None,
     as_json: Json = False,
 ) -> int:
@@ -94,6 +100,8 @@ def runs(
     output = show.Output(as_json)
     sync = LedgerSync(settings_of(account))
     with books(db) as (_, factory):
+        if sum(one is not None for one in (resume, pause, cancel)) > 1:
+            raise ConfigurationError("--resume, --pause and --cancel are one thing each. Give one of them.")
         if resume is not None:
             with _followed(output, db, sync, factory) as follow:
                 report = sync.resume(

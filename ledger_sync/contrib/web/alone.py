@@ -31,9 +31,14 @@ GRACE_SECONDS: Final = 3
 def token_of_environment() -> str | None:
     """The token that the environment gives; None if it gives none.
 
-    :raises ConfigurationError: it is too short to keep anybody out.
+    Without what surrounds it, a line's end, say: nobody can send that in a header.
+
+    :raises ConfigurationError: it is too short to keep anybody out, or no header can hold it.
     """
-    token = os.environ.get(TOKEN_VARIABLE)
+    given = os.environ.get(TOKEN_VARIABLE)
+    token = None if given is None else given.strip()
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigurationError(f"{TOKEN_VARIABLE} has characters that no header can hold. Give letters and digits.")
     if token is not None and len(token) < TOKEN_MIN:
         raise ConfigurationError(f"{TOKEN_VARIABLE} has fewer than {TOKEN_MIN} characters. Give a longer token.")
     return token

@@ -51,7 +51,7 @@ from ledger_sync.contrib.web.payloads import (
 )
 from ledger_sync.contrib.web.problems import ProblemError, not_there
 from ledger_sync.contrib.web.tenants import Tenants
-from ledger_sync.errors import NotInTheBooksError, RunStateError
+from ledger_sync.errors import NotInTheBooksError, RunStateError, TextError
 from ledger_sync.explain import Explanation
 from ledger_sync.findings import Finding
 from ledger_sync.proof import AccountProof, Difference
@@ -290,12 +290,17 @@ class Api:
         found: list[tuple[str, Explanation]] = []
         could_be: list[str] = []
         first: NotInTheBooksError | None = None
-        for subject in [asked, *([] if ":" in asked else documents)]:
+        named = {document.name for ledger in ledgers for document in ledger.documents}
+        for subject in [asked, *([] if asked.partition(":")[0] in named else documents)]:
             try:
                 found.append((subject, self.sync.explain(session, subject, tenant)))
             except NotInTheBooksError as error:
                 could_be += error.could_be
                 first = first or error
+            except TextError:
+                if subject == asked:
+                    raise
+                # too long for a document's number, though perhaps not for a voucher's name
         if not found:
             assert first is not None
             raise first

@@ -207,9 +207,10 @@ def _steps(snapshot: Progress, report: RunReport) -> tuple[Step, ...]:
 def note_of(state: str, note: str | None) -> str | None:
     """A run's note as it may be told: the library's own words, but not the text of whatever else was raised.
 
-    That may hold a statement with its parameters, or the address of a database.
+    That may hold a statement with its parameters, or the address of a database. A run that failed keeps its note when
+    it is cancelled; what holds one that is running is the host's own word.
     """
-    if state != "failed" or note is None:
+    if state == "running" or note is None:
         return note
     name, colon, _ = note.partition(": ")
     raised = bool(colon) and name.isidentifier()
