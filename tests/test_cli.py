@@ -430,6 +430,6 @@ def test_an_interrupted_command_says_that_it_stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "open_engine", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
-    monkeypatch.setattr("sys.argv", ["ledger-sync", "verify", "--db", "sqlite://"])
+    monkeypatch.setattr("sys.argv", ["ledger-sync", "init", "--db", "sqlite://"])
     assert commands.run() == 2
     assert "Stopped. What had been committed stays" in capsys.readouterr().err

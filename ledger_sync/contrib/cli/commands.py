@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +53,8 @@ Accounts = Annotated[
 ]
 
 
+INTERRUPTED = 130
+"""What typer makes of an interrupt."""
 STOPPED = "Stopped. What had been committed stays; run the same command again to go on."
 
 
@@ -71,8 +73,7 @@ def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
     try:
         result = app(standalone_mode=False)
     except typer.Exit as stop:
-        # what typer makes of an interrupt
-        return _fail(STOPPED) if stop.exit_code == 130 else stop.exit_code
+        return stop.exit_code
     except LedgerSyncError as error:
         return _fail(str(error))
     except (ArgumentError, NoSuchModuleError) as error:
@@ -92,7 +93,7 @@ def run() -> int:  # noqa: PLR0911 - one return for each kind of failure
             error.show()
             return 2
         raise
-    return int(result or 0)
+    return _fail(STOPPED) if result == INTERRUPTED else int(result or 0)
 
 
 def _fail(message: str) -> int:
@@ -347,5 +348,6 @@ def serve(
         if queue is not None:
             workers = stack.enter_context(queue_of(queue, db, broker, sync, factory)).queue
         console = alone.app_alone(sync, factory, token, user_name(), tenant=tenant, queue=workers)
-        alone.serve(console, port, say)
+        with suppress(KeyboardInterrupt):  # which is how it ends
+            alone.serve(console, port, say)
     return 0
