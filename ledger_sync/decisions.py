@@ -76,13 +76,13 @@ def used(session: Session, binding: Binding, tenant_id: Any, key: str | None) ->
 
 def append_once(connection: Connection, key: str | None, append: Callable[[], None], taken: Exception) -> None:
     """Append what has a key, or raise ``taken`` if another transaction has used the key meanwhile."""
-    # on SQLite there is one writer
+    # SQLite takes back a statement that failed, and it alone
     guarded = key is not None and savepoints_hold(connection)
     try:
         with connection.begin_nested() if guarded else nullcontext():
             append()
     except IntegrityError as error:
-        if not guarded or "idempotency_key" not in str(error.orig):
+        if key is None or "idempotency_key" not in str(error.orig):
             raise
         raise taken from error
 

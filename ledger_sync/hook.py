@@ -29,7 +29,7 @@ from ledger_sync.control_lines import voucher_text
 from ledger_sync.dialects import savepoints_hold, transaction_lost
 from ledger_sync.errors import ConfigurationError, DocumentInUseError, ManualPostingError
 from ledger_sync.logs import log
-from ledger_sync.outbox import Outbox, Told
+from ledger_sync.outbox import Outbox, Told, plain
 from ledger_sync.settings import Settings
 from ledger_sync.touched import Touched
 from ledger_sync.writer import Writer, Written
@@ -183,6 +183,7 @@ class Hook:
 
     def sync_entries(self, session: Session, entry_ids: Iterable[Any]) -> None:
         """Bring the rows of some entries into line with the projection, whatever wrote the entries."""
+        session = plain(session)
         session.flush()
         self.outbox.listen(session)
         keys = set(entry_ids)
@@ -226,6 +227,7 @@ class Hook:
 
     def tell_after_commit(self, session: Session, told: Told) -> None:
         """Send these signals when the session's outermost transaction has committed, attached or not."""
+        session = plain(session)
         self.state(session)  # refused if another LedgerSync writes through it
         self.outbox.listen(session)
         self.outbox.keep(session, told)

@@ -165,8 +165,10 @@ class Linking:
 
     def _names(self, held: _Held, link: Any, document: str, ids: tuple[Any, ...], kind: str | None) -> bool:
         """Whether a link, or the record of one, names a document, and for the same reason."""
-        same = held.control.sources.get(link.source_type) == document and link.source_id in ids
-        return same and (not has(self.binding.link, "kind") or link.kind == kind)
+        # as texts: who asks again may give the id as it came over a wire
+        same = held.control.sources.get(link.source_type) == document and str(link.source_id) in map(str, ids)
+        has_kind = isinstance(link, LineDecision) or has(self.binding.link, "kind")
+        return same and (not has_kind or link.kind == kind)
 
     # -- the line and its document ---------------------------------------------------------------------
 
@@ -240,8 +242,10 @@ class Linking:
         return found_id
 
     def _of_line(self, session: Session, held: _Held) -> Any:
-        link = self.binding.link
-        return session.scalars(select(link).where(attribute(link, "line_id") == held.line_id)).one_or_none()
+        """The line's link, as the database has it now that the line is held, and not as the session may remember it."""
+        session.flush()
+        query = select(self.binding.link).where(attribute(self.binding.link, "line_id") == held.line_id)
+        return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
 
     # -- the rows that follow --------------------------------------------------------------------------
 

@@ -28,6 +28,11 @@ class _Kept:
     committed: set[SessionTransaction] = field(default_factory=set)
 
 
+def plain(session: Session | scoped_session[Session]) -> Session:
+    """The session of this thread, where a host hands over its registry of sessions."""
+    return session() if isinstance(session, scoped_session) else session
+
+
 class Outbox:
     """The signals of one ``sender`` that wait. Its listeners are the business of whoever attaches a session."""
 
@@ -44,7 +49,7 @@ class Outbox:
 
     def listen(self, session: Session) -> None:
         """Hear how the transactions of a session end that nobody may have attached; twice does no harm."""
-        inner = session() if isinstance(session, scoped_session) else session
+        inner = plain(session)
         # SQLAlchemy takes one listener of a session once
         event.listen(inner, "after_commit", self.after_commit)
         event.listen(inner, "after_transaction_end", self.after_transaction_end)

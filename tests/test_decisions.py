@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from ledger_sync import LedgerSync
 from ledger_sync.decisions import LineDecision
@@ -168,3 +168,46 @@ def test_rows_that_nobody_chose_are_not_adopted_as_chosen(session: Session, sync
     for who in ({}, {"actor": "kari"}, {"reason": "r"}, {"actor": "", "reason": "r"}):
         with pytest.raises(ConfigurationError, match=r"not by whom and why\. Give actor=… and reason=…"):
             sync.adopt(session, "acme", chosen={1: 2}, **who)
+
+
+def test_a_link_that_another_session_has_changed_meanwhile_is_seen_as_it_is(server: Engine, sync: LedgerSync) -> None:
+    factory = sessionmaker(server, expire_on_commit=False)
+    with factory.begin() as session:
+        first, second = (vendor_invoice(session, 100).id for _ in range(2))
+        line = line_id(post_sourceless(session, "2400", -100))
+        sync.link(session, "acme", line, "vendor_invoice", first, **KARI)
+    with opened(factory, "READ COMMITTED") as remembering:
+        remembered = remembering.get_one(SourceLink, line)
+        assert remembered.source_id == first
+        with factory.begin() as other:
+            sync.unlink(other, "acme", line, **OLA)
+            sync.link(other, "acme", line, "vendor_invoice", second, **OLA, kind="write_off")
+        with pytest.raises(LinkError, match="has a source link already"):
+            sync.link(remembering, "acme", line, "vendor_invoice", first, **KARI)
+        taken_back = sync.unlink(remembering, "acme", line, **KARI)
+        assert (taken_back.source_id, taken_back.kind) == (second, "write_off")
+        remembering.commit()
+
+
+def test_the_same_call_may_give_the_documents_id_as_text(sqlite_engine: Engine, sync: LedgerSync) -> None:
+    with sessionmaker(sqlite_engine)() as session:
+        invoice = vendor_invoice(session, 100).id
+        line = line_id(post_sourceless(session, "2400", -100))
+        first = sync.link(session, "acme", line, "vendor_invoice", invoice, **KARI, idempotency_key="k1")
+        assert sync.link(session, "acme", line, "vendor_invoice", str(invoice), **KARI, idempotency_key="k1") == first
+
+
+def test_a_registry_of_sessions_is_as_good_as_a_session(engine: Engine, sync: LedgerSync) -> None:
+    registry = scoped_session(sessionmaker(engine))
+    invoice, payment = vendor_invoice(registry, 100).id, vendor_payment(registry, 40).id
+    entries = [
+        entry(registry, "2400", -100, ("vendor_invoice", invoice)),
+        entry(registry, "2400", 40, ("vendor_payment", payment)),
+    ]
+    registry.flush()
+    sync.sync_entries(registry, [one.id for one in entries])
+    paid, owed = registry.scalars(select(SupplierLedger).order_by(SupplierLedger.amount)).all()
+    sync.settle(registry, paid, owed, 10, **KARI)
+    registry.commit()
+    assert owed.remaining_amount == 90
+    registry.remove()
