@@ -34,7 +34,8 @@ class Decision:
 class LineDecision(Result):
     """What a person decided about a posted line: a source link made or taken back, or a row from before chosen for it.
 
-    ``source_type``, ``source_id``, ``kind`` and ``method`` are those of the link, and null where a row was chosen.
+    ``source_type``, ``source_id``, ``kind`` and ``method`` are those of the link that was asked for, or that was taken
+    back, and null where a row was chosen.
     """
 
     ledger: str

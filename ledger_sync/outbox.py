@@ -49,10 +49,9 @@ class Outbox:
 
     def listen(self, session: Session) -> None:
         """Hear how the transactions of a session end that nobody may have attached; twice does no harm."""
-        inner = plain(session)
         # SQLAlchemy takes one listener of a session once
-        event.listen(inner, "after_commit", self.after_commit)
-        event.listen(inner, "after_transaction_end", self.after_transaction_end)
+        event.listen(session, "after_commit", self.after_commit)
+        event.listen(session, "after_transaction_end", self.after_transaction_end)
 
     @contextmanager
     def dropping(self, session: Session) -> Iterator[None]:

@@ -28,6 +28,7 @@ from ledger_sync.explain import Explanation
 from ledger_sync.hook import Hook, settlement_signals
 from ledger_sync.linking import Linking
 from ledger_sync.matching import Matches
+from ledger_sync.outbox import plain
 from ledger_sync.proof import Difference, Proof
 from ledger_sync.recent import RecentLine
 from ledger_sync.reports import Ageing, OpenItem
@@ -116,7 +117,7 @@ class LedgerSync(Batch):
                 f"paused() takes a Session, not {type(session).__name__}. In async code call it inside "
                 "`await session.run_sync(...)`."
             )
-        inner = session() if isinstance(session, scoped_session) else session
+        inner = plain(session)
         inner.flush()
         state = self._hook.state(inner)
         state.paused += 1
